@@ -1,0 +1,23 @@
+//go:build deps
+package deps
+import (
+ _ "github.com/confluentinc/confluent-kafka-go/v2/kafka"
+ _ "github.com/twmb/franz-go/pkg/kfake"
+ _ "github.com/twmb/franz-go/pkg/kgo"
+ _ "gorgonia.org/gorgonia"
+ _ "gorgonia.org/tensor"
+ _ "go4.org/unsafe/assume-no-moving-gc"
+ _ "github.com/grafana/pyroscope-go"
+ _ "google.golang.org/protobuf/proto"
+ _ "github.com/prometheus/client_golang/prometheus/promhttp"
+ _ "github.com/klauspost/compress/zstd"
+ _ "github.com/klauspost/compress/gzip"
+ _ "go.yaml.in/yaml/v3"
+ _ "github.com/spf13/cobra"
+ _ "github.com/creack/pty"
+ _ "golang.org/x/term"
+ _ "golang.org/x/sync/errgroup"
+ _ "github.com/charmbracelet/x/vt"
+ _ "github.com/google/pprof/profile"
+ _ "github.com/google/go-cmp/cmp"
+)

@@ -1,0 +1,55 @@
+package kernels
+
+// Engine evaluates and trains Programs on one device.
+type Engine interface {
+	Name() string          // "cpu", "gorgonia", "cuda": what --engine takes
+	Level() string         // instruction set or device: "portable"
+	Supports(s Step) error // nil, or an error that names the step's kind
+	Scorer(p *Program) (Scorer, error)
+	Trainer(p *Program, o TrainOptions) (Trainer, error)
+}
+
+// Output says which results are wanted: a nil slice is not computed. Lengths for n rows of width D:
+// Score n, Reconstruction n·D, Contributions n·D, row-major.
+type Output struct {
+	Score, Reconstruction, Contributions []float32
+}
+
+// Scorer evaluates one Program, whose constants it has copied. It is safe for concurrent use.
+type Scorer interface {
+	// Score evaluates rows (row-major, n·Width). A row's result does not depend on the rows beside it.
+	// It fails only if lengths do not fit; non-finite results are returned as they are.
+	Score(rows []float32, out Output) error
+}
+
+// Loss is what training minimises.
+type Loss uint8
+
+// MSE is the mean over rows and columns of (prediction − target)².
+const MSE Loss = 0
+
+// TrainOptions say what to train: every Gemm step that Prediction depends on.
+type TrainOptions struct {
+	Prediction Value // what the network makes, such as the last Gemm
+	Target     Value // what it should equal, such as the Map; constant as far as gradients go
+	Loss       Loss
+	MaxBatch   int // rows; default 256
+	Threads    int // default 1; the result does not depend on it
+	// Adam's constants: beta1 0.9, beta2 0.999, epsilon 1e-8, bias-corrected.
+}
+
+// Trainer holds weights, Adam moments and the step count. It is for one goroutine.
+type Trainer interface {
+	// Step makes one Adam step on a minibatch of raw rows and returns the loss before the step.
+	// A loss that is NaN or infinite is returned without touching the weights.
+	Step(rows []float32, rate float32) (loss float64, err error)
+	// Loss is the mean loss over rows, any number of them, without a step.
+	Loss(rows []float32) (float64, error)
+	// Gradients returns the loss and d loss / d parameter, in the order of Parameters.
+	Gradients(rows []float32) (float64, [][]float32, error)
+	// Parameters copies W and B of each trained Gemm, in step order: W0, B0, W1, B1, …
+	Parameters() [][]float32
+	// SetParameters overwrites them (shapes as Parameters) and resets Adam's moments and step count.
+	SetParameters([][]float32) error
+	Close() error
+}
