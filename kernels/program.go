@@ -22,7 +22,8 @@ type Program struct {
 	Contributions  Value // width Width, each >= 0, summing to the score
 }
 
-// Step is one of Map, Gemm, Diff, Norm, Split, Join. The set is closed: a new step is added here,
+// Step is one of *Map, *Gemm, *Diff, *Norm, *Split, *Join (pointers, so that a type switch has one case for
+// each and a trained Gemm can be written back). The set is closed: a new step is added here,
 // to every engine (or declined by Supports), to the ONNX codec and to the compliance suite.
 type Step interface {
 	Reads() []Value // operands, in order
@@ -35,6 +36,8 @@ type Step interface {
 // then the piecewise-linear function (see Column) is applied.
 // Inverse (Inverse true): the piecewise-linear function is applied first; then, if Log, y becomes
 // sign(y)·(exp(|y|)−1). Impute, Lo and Hi are not used.
+// ONNX has neither log1p nor expm1: 1+|x| and exp(|y|) are rounded to float32 before the next operation,
+// so that engines agree with ONNX Runtime where |x| is small.
 type Map struct {
 	In      Value
 	Columns []Column // one for each column of In
