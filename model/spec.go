@@ -8,6 +8,8 @@ type Spec struct {
 	Time   *Time    `json:"time,omitempty"`   // nil: the Kafka timestamp
 	Header []string `json:"header,omitempty"` // csv records without a header of their own: column names
 	Fields []Field  `json:"fields"`           // in column order
+
+	Delimiter string `json:"delimiter,omitempty"` // csv records: one ASCII character; "" = comma
 }
 
 // Time is the field that holds a record's event time.
