@@ -1,0 +1,38 @@
+// Package cpu is the portable engine: plain Go, float32, every platform.
+//
+// A Program becomes a list of ops over a block of rows that stays in the first-level cache. Rows are
+// evaluated one by one within each op, in an order that depends on nothing but the program, so a row's
+// result is the same alone or in any batch. Training runs the same ops forward on shards of the batch whose
+// number and bounds depend only on its size, and adds their gradients in order: any number of threads
+// gives the same bytes.
+package cpu
+
+import (
+	"fmt"
+
+	"github.com/lapwing-stream/lapwing/kernels"
+)
+
+// New returns the engine.
+func New() kernels.Engine { return engine{} }
+
+type engine struct{}
+
+func (engine) Name() string  { return "cpu" }
+func (engine) Level() string { return "portable" }
+
+func (engine) Supports(s kernels.Step) error {
+	switch s.(type) {
+	case *kernels.Map, *kernels.Gemm, *kernels.Diff, *kernels.Norm, *kernels.Split, *kernels.Join:
+		return nil
+	case nil:
+		return fmt.Errorf("engine cpu: the step is nil")
+	}
+	return fmt.Errorf("engine cpu does not support the step %q", s.Kind())
+}
+
+func (engine) Scorer(p *kernels.Program) (kernels.Scorer, error) { return newScorer(p) }
+
+func (engine) Trainer(p *kernels.Program, o kernels.TrainOptions) (kernels.Trainer, error) {
+	return newTrainer(p, o)
+}
