@@ -1,0 +1,432 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// world is what a command may touch of the process it runs in.
+type world struct {
+	in       io.Reader
+	out, err io.Writer
+	environ  []string
+}
+
+func (w world) getenv(name string) string {
+	for _, e := range w.environ {
+		if value, ok := strings.CutPrefix(e, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// app is one run of the command line.
+type app struct {
+	world
+	term   *terminal // stdout
+	stderr io.Writer // what the user sees beside it
+	log    *slog.Logger
+	scrub  *scrubber
+
+	configFile string
+	properties []string
+	json       bool
+	given      map[*pflag.Flag]boundFlag
+}
+
+// boundFlag ties a flag to the setting that it gives.
+type boundFlag struct {
+	setting setting
+	stream  bool // of the one stream that the command line makes
+	value   *settingValue
+}
+
+// run is the whole program: it parses args, runs one command, and says on w.err what went wrong.
+func run(ctx context.Context, args []string, w world) (err error) {
+	a := &app{world: w, term: newTerminal(w.out, w.getenv), given: map[*pflag.Flag]boundFlag{}}
+	a.scrub = &scrubber{w: a.term.beside(w.err)}
+	a.stderr = a.scrub
+	a.log = newLog(a.stderr, isTerminal(w.err), slog.LevelInfo)
+	defer a.term.restore() // also on a panic: the trace must be readable, on a screen with a cursor
+	root := a.root()
+	root.SetArgs(args)
+	root.SetOut(a.term)
+	root.SetErr(a.stderr)
+	root.SetIn(w.in)
+	err = root.ExecuteContext(ctx)
+	a.term.restore()
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		var f *fault
+		if !errors.As(err, &f) {
+			err = &fault{what: "interrupted", cause: err, code: exitInterrupted}
+		}
+	}
+	printError(a.stderr, err)
+	return err
+}
+
+func isTerminal(w io.Writer) bool {
+	t := newTerminal(w, func(string) string { return "" })
+	return t.isTerminal()
+}
+
+// Command groups, in the order of `lapwing --help`.
+const (
+	groupRun   = "run"
+	groupData  = "data"
+	groupModel = "models"
+	groupAbout = "about"
+)
+
+func (a *app) root() *cobra.Command {
+	cobra.EnableCommandSorting = false
+	root := &cobra.Command{
+		Use:   "lapwing",
+		Short: "Learn what normal looks like from a Kafka topic, and score every new record against it",
+		Long: `Lapwing learns what normal looks like from a Kafka topic's history, and scores every
+new record against it. Models travel through a Kafka topic of their own; a running scorer
+picks a new one up without dropping a record.
+
+Settings come from flags, from LAPWING_… variables and from lapwing.yaml, in this order;
+lapwing config shows what holds and where it came from.`,
+		Example: `  # A broker to try things with, then a history, a model and live scores:
+  lapwing broker --listen 127.0.0.1:9092 &
+  lapwing load cars.csv --topic cars --key car --time time
+  lapwing train --topic cars --model cars
+  lapwing serve --topic cars --model cars`,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		Args:              a.noCommand,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(flagError)
+	root.SetUsageTemplate(a.usageTemplate())
+	root.AddGroup(
+		&cobra.Group{ID: groupRun, Title: "From history to scores:"},
+		&cobra.Group{ID: groupData, Title: "Data:"},
+		&cobra.Group{ID: groupModel, Title: "Models:"},
+		&cobra.Group{ID: groupAbout, Title: "About:"},
+	)
+	p := root.PersistentFlags()
+	p.StringVar(&a.configFile, "config", "", "configuration `FILE` (default ./lapwing.yaml where it exists)")
+	a.bindBrokers(p)
+	p.StringArrayVarP(&a.properties, "property", "X", nil, "a librdkafka property, `KEY=VALUE`; may be repeated")
+	a.bind(p, "log_level")
+	for _, c := range a.commands() {
+		root.AddCommand(c)
+	}
+	root.SetHelpCommand(&cobra.Command{
+		Use: "help [COMMAND]", Short: "Help about a command", GroupID: groupAbout,
+		Example: "  lapwing help train",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			found, rest, err := root.Find(args)
+			if err != nil || found == nil || len(rest) > 0 {
+				return unknownCommand(root, strings.Join(args, " "))
+			}
+			return found.Help()
+		},
+	})
+	return root
+}
+
+// usageTemplate is what stands below a command's description: how it is called, examples, commands, flags.
+func (a *app) usageTemplate() string {
+	width, _ := a.term.size()
+	flags := fmt.Sprintf(" | flagHelp %d | trimTrailingWhitespaces", max(min(width, 100), 60))
+	cobra.AddTemplateFunc("flagHelp", flagHelp)
+	return `Usage:
+{{- if .Runnable}}
+  {{.UseLine}}{{end}}{{if .HasAvailableSubCommands}}
+  {{.CommandPath}} COMMAND{{end}}{{if .HasExample}}
+
+Examples:
+{{.Example}}{{end}}{{if .HasAvailableSubCommands}}{{$cmds := .Commands}}{{if not .Groups}}
+
+Commands:{{range $cmds}}{{if .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}{{range $group := .Groups}}
+
+{{.Title}}{{range $cmds}}{{if and (eq .GroupID $group.ID) .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}{{end}}{{if .HasAvailableLocalFlags}}
+
+Flags:
+{{.LocalFlags` + flags + `}}{{end}}{{if .HasAvailableInheritedFlags}}
+
+Flags of every command:
+{{.InheritedFlags` + flags + `}}{{end}}{{if .HasAvailableSubCommands}}
+
+{{.CommandPath}} COMMAND --help tells more about a command.{{end}}
+`
+}
+
+// flagHelp lists flags in the order in which they were declared: name, value and default on a line, what it
+// does below it, since values and texts of ours leave no room for two columns.
+func flagHelp(width int, flags *pflag.FlagSet) string {
+	var b strings.Builder
+	flags.SortFlags = false
+	flags.VisitAll(func(f *pflag.Flag) {
+		if f.Hidden || f.Name == "help" {
+			return
+		}
+		typ, doc := pflag.UnquoteUsage(f)
+		if _, ours := f.Value.(*settingValue); ours {
+			doc = f.Usage
+		}
+		head := "  --" + f.Name
+		if f.Shorthand != "" {
+			head = "  -" + f.Shorthand + ", --" + f.Name
+		}
+		if typ != "" {
+			head += " " + typ
+		}
+		if d := f.DefValue; d != "" && d != "false" && d != "[]" && d != "0" {
+			doc += " (default " + d + ")"
+		}
+		b.WriteString(head + "\n")
+		line := "      "
+		for word := range strings.FieldsSeq(doc) {
+			if len(line) > 6 && cells(line)+1+cells(word) > width {
+				b.WriteString(line + "\n")
+				line = "      "
+			}
+			if len(line) > 6 {
+				line += " "
+			}
+			line += word
+		}
+		b.WriteString(line + "\n")
+	})
+	return b.String()
+}
+
+// noCommand refuses a word after the name of a command that only groups others.
+func (a *app) noCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return unknownCommand(cmd, args[0])
+}
+
+func unknownCommand(parent *cobra.Command, name string) error {
+	var names []string
+	for _, c := range parent.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
+	}
+	next := parent.CommandPath() + " --help lists the commands"
+	if n := nearest(name, names); n != "" {
+		next = "did you mean " + parent.CommandPath() + " " + n + "?"
+	}
+	return usage(fmt.Sprintf("%s has no command %q", parent.CommandPath(), name), "", next)
+}
+
+// flagError words what pflag refuses, with the nearest flag.
+func flagError(cmd *cobra.Command, err error) error {
+	help := cmd.CommandPath() + " --help lists the flags"
+	var unknown *pflag.NotExistError
+	var bare *pflag.ValueRequiredError
+	var bad *pflag.InvalidValueError
+	switch {
+	case errors.As(err, &unknown):
+		name := unknown.GetSpecifiedName()
+		typed := "--" + name
+		if unknown.GetSpecifiedShortnames() != "" {
+			typed = "-" + name
+		} else if strings.HasPrefix(name, "-") {
+			typed = name
+		}
+		var names []string
+		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
+		next := help
+		if n := nearest(typed, names); n != "" && strings.HasPrefix(typed, "--") {
+			next = "did you mean " + n + "?"
+		}
+		return usage(cmd.CommandPath()+" has no flag "+typed, "", next)
+	case errors.As(err, &bare):
+		return usage("--"+bare.GetFlag().Name+" needs a value", "", help)
+	case errors.As(err, &bad):
+		cause := bad.Unwrap().Error()
+		return usage(fmt.Sprintf("--%s: %q is not what it takes", bad.GetFlag().Name, bad.GetValue()), cause, help)
+	}
+	return usage(err.Error(), "", help)
+}
+
+// args checks the number of arguments, in words. most < 0 = any number.
+func args(least, most int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < least:
+			return usage(cmd.CommandPath()+" needs "+what, "", "for example: "+firstExample(cmd))
+		case most == 0 && len(args) > 0:
+			return usage(fmt.Sprintf("%s takes no argument %q", cmd.CommandPath(), args[0]), "", "for example: "+firstExample(cmd))
+		case most >= 0 && len(args) > most:
+			return usage(fmt.Sprintf("%s takes %s, and not %q too", cmd.CommandPath(), what, args[most]), "", "for example: "+firstExample(cmd))
+		}
+		return nil
+	}
+}
+
+// firstExample is the first line of a command's examples that is no comment.
+func firstExample(cmd *cobra.Command) string {
+	for line := range strings.SplitSeq(cmd.Example, "\n") {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			return line
+		}
+	}
+	return cmd.CommandPath() + " --help"
+}
+
+// required reports the flags that a command cannot do without, all at once.
+func required(cmd *cobra.Command, names ...string) error {
+	var missing []string
+	for _, n := range names {
+		if f := cmd.Flags().Lookup(n); f != nil && !f.Changed {
+			missing = append(missing, "--"+n)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return usage(cmd.CommandPath()+" needs "+strings.Join(missing, " and "), "", "for example: "+firstExample(cmd))
+}
+
+// settingValue holds a setting's text from the command line until all sources are read together, so that its
+// faults are reported with theirs.
+type settingValue struct {
+	text string
+	typ  string
+	list bool
+}
+
+func (v *settingValue) String() string { return v.text }
+func (v *settingValue) Type() string   { return v.typ }
+func (v *settingValue) Set(s string) error {
+	if v.list && v.text != "" {
+		s = v.text + "," + s
+	}
+	v.text = s
+	return nil
+}
+
+// bind adds flags for settings: single ones by path, or all of a section.
+func (a *app) bind(flags *pflag.FlagSet, paths ...string) {
+	for _, p := range paths {
+		for _, s := range declared() {
+			if !s.group && !s.list && (s.path == p || s.section == p) {
+				a.bindOne(flags, s, false)
+			}
+		}
+	}
+}
+
+// bindBrokers adds --brokers, the one property of the kafka map with a flag of its own.
+func (a *app) bindBrokers(flags *pflag.FlagSet) {
+	a.bindOne(flags, setting{
+		path: "kafka.bootstrap.servers", flag: "brokers", unit: "HOST:PORT,…", def: "localhost:9092", doc: "the Kafka brokers to start from",
+	}, false)
+}
+
+// bindStream adds the flags that make one stream in place of the file's.
+func (a *app) bindStream(flags *pflag.FlagSet) {
+	for _, s := range streamDeclared() {
+		if !s.group {
+			a.bindOne(flags, s, true)
+		}
+	}
+}
+
+func (a *app) bindOne(flags *pflag.FlagSet, s setting, stream bool) {
+	v := &settingValue{list: s.typ != nil && s.typ.Kind().String() == "slice"}
+	v.typ = strings.Join(s.oneofShown(), "|")
+	if v.typ == "" {
+		v.typ = s.unit
+	}
+	if v.typ == "" {
+		v.typ = "value"
+	}
+	doc := s.doc
+	if s.def != "" {
+		doc += " (default " + s.def + ")"
+	}
+	f := flags.VarPF(v, s.flag, "", doc)
+	f.DefValue = "" // the text has it: the environment or the file may hold another
+	a.given[f] = boundFlag{setting: s, stream: stream, value: v}
+}
+
+func (s *setting) oneofShown() []string {
+	var shown []string
+	for _, o := range s.oneof {
+		if o != "" {
+			shown = append(shown, o)
+		}
+	}
+	return shown
+}
+
+// configure reads the configuration as cmd sees it, and sets up the log.
+func (a *app) configure(cmd *cobra.Command) (*effective, error) {
+	o := loadOptions{file: a.configFile, environ: a.environ, props: a.properties}
+	var first *pflag.Flag
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		b, ok := a.given[f]
+		if !ok {
+			return
+		}
+		g := given{setting: b.setting, flag: "--" + f.Name, text: b.value.text}
+		if b.stream {
+			if first == nil {
+				first = f
+			}
+			o.stream = append(o.stream, g)
+		} else {
+			o.flags = append(o.flags, g)
+		}
+	})
+	if len(o.stream) > 0 && !cmd.Flags().Changed("topic") {
+		return nil, usage("--"+first.Name+" belongs to a stream, and no --topic is given", "", "add --topic T and --model NAME, or set it in the file's streams")
+	}
+	e, err := loadConfig(o)
+	if e != nil {
+		a.scrub.secrets = e.secrets()
+	}
+	if err != nil {
+		return nil, err
+	}
+	level, err := parseLevel(e.LogLevel)
+	if err != nil {
+		return nil, err
+	}
+	a.log = newLog(a.stderr, isTerminal(a.world.err), level)
+	return e, nil
+}
+
+// jsonFlag adds --json.
+func (a *app) jsonFlag(flags *pflag.FlagSet, doc string) {
+	flags.BoolVar(&a.json, "json", false, doc)
+}
+
+// printf writes to stdout.
+func (a *app) printf(format string, args ...any) { fmt.Fprintf(a.term, format, args...) }
+
+// username is who does things to models, for the record of who moved what.
+func (a *app) username() string {
+	host, _ := os.Hostname()
+	name := a.getenv("USER")
+	if name == "" {
+		name = "lapwing"
+	}
+	if host == "" {
+		return name
+	}
+	return name + "@" + host
+}
