@@ -31,6 +31,7 @@ type build struct {
 	gain           [fields]float64 // of each sensor, about 1
 	offset         [fields]float64 // of each sensor, in its unit
 	mass           float64         // relative to the type's
+	fill           float64         // pressure that the tyres were filled to over the type's, psi
 }
 
 // Constants of the car: a mid-size hybrid. Mass, drag and rolling resistance are those of a saloon
@@ -50,11 +51,12 @@ func (c *car) init(seed uint64, index int, at int64) {
 	c.drive = newStream(seed, streamDrive, index)
 	c.noise = newStream(seed, streamSensor, index)
 	c.build = build{
-		climate:  b.uniform(13, 25),
+		climate:  b.uniform(10, 28),
 		swing:    b.uniform(3, 6),
 		noon:     int64(b.whole(86400)),
 		firmware: 1000,
 		mass:     b.uniform(0.97, 1.03),
+		fill:     b.uniform(-3, 3),
 	}
 	if b.chance(0.5) {
 		c.build.firmware = 2000
@@ -120,15 +122,17 @@ func (c *car) second() {
 	u := d.pcg.Uint64()
 	left := float64(int64(u>>32)-1<<31) / (1 << 31)
 	right := float64(int64(u&0xffffffff)-1<<31) / (1 << 31)
-	c.slope = toward(c.slope, mul(0.16, left), 1.0/40)
-	c.road = toward(c.road, 1+mul(0.9, right), 1.0/30)
+	c.slope = toward(c.slope, mul(0.14, left), 1.0/40)
+	c.road = toward(c.road, 1+mul(0.4, right), 1.0/30)
 
 	mass := mul(mul(massKg, c.build.mass), c.cargo)
 	force := mul(mass, a+mul(gravity, c.slope)) + rollNewton + mul(dragNs2m2, mul(v, v))
 	raw := mul(force, v) / (1000 * fullPowerKW)
 	// max(0, raw) with its corner rounded: an engine idles, and takes over gently from braking.
 	const corner = 0.04
-	c.power = min(1, (raw+math.Sqrt(mul(raw, raw)+corner*corner))/2)
+	asked := (raw + math.Sqrt(mul(raw, raw)+corner*corner)) / 2
+	// What is asked beyond half of the power is granted less and less: a driver gives way on a hill.
+	c.power = asked / math.Sqrt(1+mul(3, mul(asked, asked)))
 
 	c.heat = toward(c.heat, min(1, mul(3, c.power)), 1.0/120)
 	c.roll = toward(c.roll, v/40, 1.0/400)
@@ -138,12 +142,12 @@ func (c *car) second() {
 // read shows the state through the sensors, without a fault. It draws the same count of numbers each time.
 func (c *car) read() reading {
 	v, p, h := c.driver.speed, c.power, c.heat
-	pitch := mul(0.02, c.driver.accel)
+	pitch := mul(0.012, c.driver.accel)
 	warm := c.ambient - 20
 	var r reading
 
 	// The thermostat holds about 84 °C; load and a warm day push it up.
-	r[coolantTemp] = 84 + mul(18, h) + mul(0.3, warm)
+	r[coolantTemp] = 84 + mul(20, h) + mul(0.25, warm)
 	// The bay heats the air; head wind cools it.
 	r[intakeAirTemp] = c.ambient + 4 + mul(12, h) - mul(0.08, v)
 	r[intakeAirFlow] = 3 + mul(150, p) + mul(0.9, v)
@@ -154,7 +158,7 @@ func (c *car) read() reading {
 	r[batteryPercentage] = c.charge
 	r[batteryVoltage] = 198 + mul(55, c.charge) - mul(0.2, r[currentDraw]-20)
 	r[speed] = v
-	tire := 31.5 + mul(0.16, warm) + mul(1.2, c.roll)
+	tire := 31.5 + c.build.fill + mul(0.17, warm) + mul(2.4, c.roll)
 	shake := 0.08 + mul(c.road, 0.06+mul(0.014, v))
 	for i := range 4 {
 		r[tire11+i] = tire

@@ -57,7 +57,8 @@ func (d *driver) second(s *stream) (trip bool) {
 		}
 	}
 	// Comfortable driving: at most 1.8 m/s² up and 2.5 m/s² down, with the pedal moved over about 2 s.
-	want := clamp(mul(0.2, d.aim-d.speed), -2.5, 1.8)
+	// The faster the car, the less is left to gain speed with.
+	want := clamp(mul(0.2, d.aim-d.speed), -2.5, 1.8-mul(0.035, d.speed))
 	d.accel = toward(d.accel, want, 0.5)
 	d.speed += d.accel
 	if d.speed < 0.05 && d.aim == 0 {

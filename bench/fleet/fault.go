@@ -81,7 +81,7 @@ func (f *fault) apply(r *reading, c *car, at int64) {
 	case Misfire:
 		// Each missed stroke is a blow; how many fall into a reading varies.
 		blows := mul(s, f.dice.uniform(0.7, 1.3))
-		r[engineVibration] += mul(blows, 700+mul(0.35, r[engineVibration]))
+		r[engineVibration] += mul(blows, 900+mul(0.4, r[engineVibration]))
 		r[throttlePos] += mul(s, 0.04+mul(0.2, c.power))
 	case FailingBattery:
 		// Inner resistance has grown, and a weak cell takes current.
