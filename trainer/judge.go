@@ -1,0 +1,426 @@
+package trainer
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/lapwing-stream/lapwing/kernels"
+	"github.com/lapwing-stream/lapwing/model"
+)
+
+// columns is how the history's columns enter the network.
+type columns struct {
+	forward  []kernels.Column
+	scaled   []scaled
+	constant []bool
+}
+
+// columns chooses each column's map and reports what was done.
+func (j *job) columns(h *history, r *Report) (*columns, error) {
+	fields, names := h.spec.ColumnFields(), h.spec.Columns()
+	c := &columns{}
+	varying := 0
+	for i := range h.summaries {
+		s, f := &h.summaries[i], &h.spec.Fields[fields[i]]
+		k := scale(s, f)
+		c.scaled = append(c.scaled, k)
+		c.forward = append(c.forward, k.forward(s, f))
+		c.constant = append(c.constant, k.Constant)
+		if !k.Constant {
+			varying++
+		}
+		note := k.note(s)
+		// A category's column for unseen values is nearly always constant 0: not worth a line.
+		if note != "" && !(f.Type == model.Category && k.Constant) {
+			r.Notes = append(r.Notes, model.ColumnNote{Name: names[i], Note: note})
+		}
+		r.Columns = append(r.Columns, ColumnReport{Name: names[i], Summary: *s, Scale: k.Scale, Lo: k.Lo, Hi: k.Hi, Constant: k.Constant, Clipped: k.Clipped, Note: note})
+	}
+	for i := range h.fields {
+		if n := h.fields[i].Wrong(); n > 0 {
+			r.Notes = append(r.Notes, model.ColumnNote{Name: h.fields[i].Name, Note: fmt.Sprintf("another type than %s in %d records, taken as missing", h.spec.Fields[i].Type, n)})
+		}
+	}
+	if varying == 0 {
+		return nil, &InputError{
+			What: fmt.Sprintf("every one of the %d features of topic %s is constant: there is nothing to learn", len(h.spec.Fields), j.Topic),
+			Next: "train on a longer history, or name other fields in the spec (lapwing train --dry-run writes one)",
+		}
+	}
+	return c, nil
+}
+
+// scores evaluates the whole history, in row order.
+func (j *job) scores(ctx context.Context, h *history, s kernels.Scorer) ([]float32, error) {
+	scores := make([]float32, h.n)
+	// One piece is one chunk of one partition: rows that lie side by side.
+	type piece struct {
+		rows []float32
+		to   []float32
+	}
+	var pieces []piece
+	for p := range h.partitions {
+		part := &h.partitions[p]
+		for c, chunk := range part.chunks {
+			n := min(part.n-c*chunkRows, chunkRows)
+			from := h.starts[p] + c*chunkRows
+			pieces = append(pieces, piece{chunk[:n*h.width], scores[from : from+n]})
+		}
+	}
+	var next, done atomic.Int64
+	errs := make([]error, j.Threads)
+	var group sync.WaitGroup
+	finished := make(chan struct{})
+	for t := range errs {
+		group.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(pieces)) && ctx.Err() == nil && errs[t] == nil; i = next.Add(1) - 1 {
+				errs[t] = s.Score(pieces[i].rows, kernels.Output{Score: pieces[i].to})
+				done.Add(int64(len(pieces[i].to)))
+			}
+		})
+	}
+	go func() { group.Wait(); close(finished) }()
+	tick := time.NewTicker(progressEvery)
+	defer tick.Stop()
+	for started := time.Now(); ; {
+		p := Progress{Stage: "judge", Records: done.Load(), TotalRecords: int64(h.n)}
+		if seconds := time.Since(started).Seconds(); seconds > 0 {
+			p.RecordsPerSecond = float64(p.Records) / seconds
+		}
+		select {
+		case <-finished:
+			j.report(p, true)
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			return scores, cmp.Or(errs...)
+		case <-tick.C:
+			j.report(p, false)
+		}
+	}
+}
+
+// judge scores the history and finishes the model.
+func (j *job) judge(ctx context.Context, h *history, f *fitted, r *Report) error {
+	scorer, err := j.Engine.Scorer(f.program)
+	if err != nil {
+		return err
+	}
+	scores, err := j.scores(ctx, h, scorer)
+	if err != nil {
+		return err
+	}
+	// Scores that are not finite are anomalies by definition and have no place in a distribution.
+	sorted := make([]float64, 0, h.n)
+	for _, s := range scores {
+		if !math.IsNaN(float64(s)) && !math.IsInf(float64(s), 0) {
+			sorted = append(sorted, float64(s))
+		}
+	}
+	slices.Sort(sorted)
+	n := len(sorted)
+	if n == 0 {
+		return &InputError{What: fmt.Sprintf("none of the %d rows of topic %s has a finite score", h.n, j.Topic), Next: "look for columns with extreme values (lapwing train --dry-run)", Kind: ErrDiverged}
+	}
+	median := sorted[(n-1)/2]
+	top := sorted[n-min(model.Keep(int64(n), j.AlarmRate), n):]
+	threshold, used, above, _, err := model.Threshold(top, int64(n), j.AlarmRate, median)
+	if err != nil {
+		return err
+	}
+	// The threshold lies a margin above a score of the history. How many rows stand in that gap and just below it
+	// says whether the distribution has a step there.
+	above0, _ := slices.BinarySearch(sorted, threshold)
+	below, _ := slices.BinarySearch(sorted, threshold-2*max(1e-4*max(threshold, median), 1e-6))
+	ties := above0 - below
+
+	m := &model.Model{Program: f.program, Spec: h.spec, Threshold: threshold, Quantiles: model.Quantiles(sorted)}
+	m.SelfTest = selfTest(h, scores)
+	metrics := map[string]float64{
+		"rate_used": used, "share_above": float64(above) / float64(n), "ties": float64(ties) / float64(n), "median_score": median,
+	}
+	if f.layers != nil {
+		metrics["validation_loss"] = f.loss
+		metrics["untrained_loss"] = f.untrained
+		metrics["best_epoch"] = float64(f.best)
+	}
+	r.Median, r.Highest = median, sorted[n-1]
+	r.Threshold, r.RateAsked, r.RateUsed = threshold, j.AlarmRate, used
+	r.Above, r.ShareAbove, r.Ties = above, float64(above)/float64(n), float64(ties)/float64(n)
+	r.ValidationLoss, r.Curve = f.loss, f.curve
+	if r.Worst, err = worst(h, f.program, scorer); err != nil {
+		return err
+	}
+	if j.Label != "" {
+		r.Judgement = judgement(h, scores, threshold)
+		r.Judgement.metrics(metrics)
+	}
+	r.Rows.Validation = int64(f.validation)
+	m.Lineage = model.Lineage{
+		Cluster: r.Cluster, Topic: j.Topic, Partitions: r.Ranges, Rows: r.Rows,
+		Engine: j.Engine.Name() + "/" + j.Engine.Level(), Seed: j.Seed,
+		Settings: j.settings(f), Metrics: metrics, Curve: f.curve, Notes: r.Notes,
+	}
+	r.Model = m
+	r.Warnings = j.warnings(h, r)
+	return nil
+}
+
+// settings are those that change the result.
+func (j *job) settings(f *fitted) map[string]string {
+	s := map[string]string{
+		"layers":        layerNames(f.layers),
+		"alarm_rate":    strconv.FormatFloat(j.AlarmRate, 'g', -1, 64),
+		"batch_size":    strconv.Itoa(j.BatchSize),
+		"learning_rate": strconv.FormatFloat(j.LearningRate, 'g', -1, 64),
+		"patience":      strconv.Itoa(j.Patience),
+		"steps":         strconv.Itoa(f.steps),
+	}
+	if j.Epochs > 0 {
+		s["epochs"] = strconv.Itoa(j.Epochs)
+	}
+	if f.rate != 0 && f.rate != j.LearningRate {
+		s["learning_rate_used"] = strconv.FormatFloat(f.rate, 'g', -1, 64)
+	}
+	return s
+}
+
+const (
+	selfTestRows    = 16
+	selfTestHighest = 4 // of those, the highest scores
+	selfTestMissing = 4 // and rows with missing values, where there are any
+)
+
+// selfTest picks rows that together walk every path of the program: evenly spread ones, the highest scores (clips,
+// saturated units), and some with missing values. All stand in history order.
+func selfTest(h *history, scores []float32) model.SelfTest {
+	picked := map[int]bool{}
+	finite := func(g int) bool { s := float64(scores[g]); return !math.IsNaN(s) && !math.IsInf(s, 0) }
+	take := func(g int) {
+		if finite(g) {
+			picked[g] = true
+		}
+	}
+	highest := make([]int, 0, selfTestHighest+1)
+	for g := range scores {
+		if !finite(g) {
+			continue
+		}
+		at := len(highest)
+		for at > 0 && scores[g] > scores[highest[at-1]] {
+			at--
+		}
+		if at < selfTestHighest {
+			highest = slices.Insert(highest, at, g)
+			highest = highest[:min(len(highest), selfTestHighest)]
+		}
+	}
+	for _, g := range highest {
+		take(g)
+	}
+	var holes []int32
+	for g := range h.n {
+		if slices.ContainsFunc(h.row(g), func(v float32) bool { return v != v }) {
+			holes = append(holes, int32(g))
+		}
+	}
+	for _, g := range spread(holes, selfTestMissing) {
+		take(int(g))
+	}
+	// The first of ever finer grids that fills the rest: no row twice, ends included where they fit.
+	for parts := selfTestRows; len(picked) < min(selfTestRows, h.n) && parts <= 4*max(h.n, selfTestRows); parts *= 2 {
+		for i := 0; i < parts && len(picked) < selfTestRows; i++ {
+			take(int(int64(i) * int64(h.n) / int64(parts)))
+		}
+	}
+	var t model.SelfTest
+	rows := make([]int, 0, len(picked))
+	for g := range picked {
+		rows = append(rows, g)
+	}
+	slices.Sort(rows)
+	for _, g := range rows {
+		t.Rows = append(t.Rows, slices.Clone(h.row(g)))
+		t.Scores = append(t.Scores, scores[g])
+	}
+	return t
+}
+
+// worstRows bounds what looking for badly reconstructed features costs.
+const worstRows = 8192
+
+// worst names the fields that the network explains least: the share of each one's variance that is residual.
+func worst(h *history, p *kernels.Program, s kernels.Scorer) ([]FieldFit, error) {
+	forward := p.Steps[0].(*kernels.Map)
+	curves := make([]kernels.Curve, h.width)
+	for i := range curves {
+		curves[i] = forward.Columns[i].Curve()
+	}
+	n := min(h.n, worstRows)
+	fields := h.spec.ColumnFields()
+	residual := make([]float64, len(h.spec.Fields))
+	sum, squares := make([]float64, h.width), make([]float64, h.width)
+	score, parts := make([]float32, 1), make([]float32, h.width)
+	for i := range n {
+		row := h.row(int(int64(i) * int64(h.n) / int64(n)))
+		if err := s.Score(row, kernels.Output{Score: score, Contributions: parts}); err != nil {
+			return nil, err
+		}
+		for c, v := range row {
+			y := float64(curves[c].Forward(v))
+			sum[c] += y
+			squares[c] += y * y
+			// A contribution is r²/E.
+			residual[fields[c]] += float64(parts[c]) * float64(score[0])
+		}
+	}
+	variance := make([]float64, len(residual))
+	for c, f := range fields {
+		variance[f] += squares[c] - sum[c]*sum[c]/float64(n)
+	}
+	var out []FieldFit
+	for f, v := range variance {
+		if v > 1e-9*float64(n) {
+			out = append(out, FieldFit{Field: h.spec.Fields[f].Name, Unexplained: residual[f] / v})
+		}
+	}
+	slices.SortStableFunc(out, func(a, b FieldFit) int { return cmp.Compare(b.Unexplained, a.Unexplained) })
+	return out[:min(len(out), 3)], nil
+}
+
+// Judgement is how the scores rank rows whose truth is known. It leads with what rare anomalies allow to say:
+// average precision and recall beside the base rate, never accuracy.
+type Judgement struct {
+	Labelled         int64   `json:"labelled"`  // rows with a readable label
+	Positives        int64   `json:"positives"` // of those, anomalous
+	BaseRate         float64 `json:"base_rate"`
+	Defined          bool    `json:"defined"` // both classes are there: without that, ranking measures mean nothing
+	AveragePrecision float64 `json:"average_precision,omitempty"`
+	AUC              float64 `json:"auc,omitempty"` // area under the ROC curve
+	Recall           float64 `json:"recall"`        // share of the anomalous above the threshold, where there are any
+	Precision        float64 `json:"precision"`     // share of those above the threshold that are anomalous
+	// RecallAt[k] is the recall when the highest 0.1 %, 1 %, 5 % of labelled rows are looked at.
+	RecallAt [3]float64 `json:"recall_at"`
+}
+
+// Budgets are the shares of rows for Judgement.RecallAt.
+var Budgets = [3]float64{.001, .01, .05}
+
+func judgement(h *history, scores []float32, threshold float64) *Judgement {
+	type judged struct {
+		score float64
+		bad   bool
+	}
+	var rows []judged
+	j := &Judgement{}
+	for g, s := range scores {
+		l := h.label(g)
+		if l == unlabelled {
+			continue
+		}
+		v := float64(s)
+		if math.IsNaN(v) {
+			v = math.Inf(1)
+		}
+		rows = append(rows, judged{v, l == anomalous})
+		if l == anomalous {
+			j.Positives++
+		}
+	}
+	j.Labelled = int64(len(rows))
+	if j.Labelled == 0 {
+		return j
+	}
+	j.BaseRate = float64(j.Positives) / float64(j.Labelled)
+	j.Defined = j.Positives > 0 && j.Positives < j.Labelled
+	slices.SortFunc(rows, func(a, b judged) int { return cmp.Compare(b.score, a.score) })
+	positives, negatives := float64(j.Positives), float64(j.Labelled-j.Positives)
+	var found, seen, area, precision, flagged, hits float64
+	for from := 0; from < len(rows); {
+		// Equal scores are one step of the curve, in whatever order they lie.
+		to, bad := from, 0.
+		for ; to < len(rows) && rows[to].score == rows[from].score; to++ {
+			if rows[to].bad {
+				bad++
+			}
+		}
+		size := float64(to - from)
+		if rows[from].score > threshold {
+			flagged += size
+			hits += bad
+		}
+		area += (size - bad) * (found + bad/2)
+		for i, b := range Budgets {
+			budget := b * float64(len(rows))
+			j.RecallAt[i] += bad * min(max((budget-seen)/size, 0), 1)
+		}
+		found += bad
+		seen += size
+		precision += bad * found / seen
+		from = to
+	}
+	if positives > 0 {
+		j.Recall = hits / positives
+		for i := range j.RecallAt {
+			j.RecallAt[i] /= positives
+		}
+	}
+	if flagged > 0 {
+		j.Precision = hits / flagged
+	}
+	if j.Defined {
+		j.AveragePrecision = precision / positives
+		j.AUC = area / (positives * negatives)
+	}
+	return j
+}
+
+func (j *Judgement) metrics(to map[string]float64) {
+	to["labelled"] = float64(j.Labelled)
+	to["base_rate"] = j.BaseRate
+	if j.Defined {
+		to["average_precision"] = j.AveragePrecision
+		to["auc"] = j.AUC
+		to["recall"] = j.Recall
+		to["precision"] = j.Precision
+	}
+}
+
+// warnings are what a reader should not miss.
+func (j *job) warnings(h *history, r *Report) []string {
+	var w []string
+	warn := func(bad bool, format string, args ...any) {
+		if bad {
+			w = append(w, fmt.Sprintf(format, args...))
+		}
+	}
+	warn(h.n < Defaults().MinRows, "only %d rows: the threshold means little", h.n)
+	warn(r.RateUsed > r.RateAsked && r.RateAsked > 0,
+		"%d rows are too few for the alarm rate asked, %s: the rate used is %s (%.0f rows would do)", h.n, percent(r.RateAsked), percent3(r.RateUsed), math.Ceil(10/r.RateAsked))
+	warn(r.Ties > max(.001, 2*r.RateUsed), "the score distribution has %s ties at the threshold: rows with that score do not alarm", percent3(r.Ties))
+	warn(r.Partial > 0, "%d rows have more than half of their fields missing", r.Partial)
+	if n := r.Rows.LeftOut["not_finite"]; n > 0 {
+		warn(true, "%d records hold infinities or numbers beyond float32: serve calls them anomalies", n)
+	}
+	for problem, n := range r.TimeProblems {
+		warn(float64(n) > .01*float64(r.Rows.Read), "the time field %s: %s in %d records; the Kafka timestamp stands in", h.spec.Time.Field, problem, n)
+	}
+	slices.Sort(w)
+	// Rows far from the rest are either what is looked for or a sign that the history is no model of normal.
+	limit := suspiciousFactor * r.Median
+	share := 1 - (&model.Model{Quantiles: r.Model.Quantiles}).Percentile(limit)/100
+	r.Suspicious = share
+	warn(share > max(10*r.RateUsed, .01), "suspicious: %s of the history scores above %g times the median; was everything in order then?", percent3(share), float64(suspiciousFactor))
+	return w
+}
+
+const suspiciousFactor = 5
+
+func percent3(share float64) string { return strconv.FormatFloat(100*share, 'g', 3, 64) + "%" }

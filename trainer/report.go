@@ -1,0 +1,180 @@
+package trainer
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"strings"
+
+	"github.com/lapwing-stream/lapwing/model"
+	"github.com/lapwing-stream/lapwing/registry"
+)
+
+// Report says what a run did. Everything but Seconds and the rates is the same for the same seed, data and engine.
+type Report struct {
+	Topic, Name, Alias string
+	Cluster            string // Kafka cluster id
+
+	Spec     model.Spec
+	Inferred bool               // the spec was inferred, not given
+	Notes    []model.ColumnNote // fields left out and why, and what was done to columns
+	Columns  []ColumnReport
+
+	Ranges        []model.PartitionRange
+	Rows          model.Rows
+	LeftOut       []LeftOut        // most frequent first
+	Partial       int64            // rows used with more than half of their fields missing
+	TimeProblems  map[string]int64 // why the time field gave no time, records
+	RecordsPerDay float64          // in event time; 0 = not known
+
+	// From here on zero after a dry run.
+	Layers                         []int // hidden widths
+	Steps                          int
+	ValidationLoss                 float64
+	Curve                          []model.Epoch
+	Threshold, RateAsked, RateUsed float64
+	Above                          int64      // history rows above the threshold
+	ShareAbove, Ties               float64    // shares of the history: above the threshold; exactly at the score under it
+	Suspicious                     float64    // share of the history that scores above five times the median
+	Median, Highest                float64    // scores
+	Worst                          []FieldFit // up to three, the least explained first
+	Judgement                      *Judgement // with a label only
+	Warnings                       []string
+
+	Model     *model.Model
+	Data      []byte // ONNX
+	Manifest  registry.Manifest
+	Published bool
+	Kept      string // file with the finished model, where it could not be published
+
+	Seconds          Seconds
+	RecordsPerSecond float64 // read
+	SamplesPerSecond float64 // fitted
+}
+
+// Seconds is where the time went. Sample is part of Read.
+type Seconds struct{ Sample, Read, Fit, Judge, Publish float64 }
+
+// LeftOut is one reason why records were no rows.
+type LeftOut struct {
+	Reason   string    `json:"reason"` // "tombstone", "not_finite", or a reason of events
+	Count    int64     `json:"count"`
+	Examples []Example `json:"examples,omitempty"` // the first three by partition and offset
+}
+
+// Example is one record that was left out.
+type Example struct {
+	Partition int32  `json:"partition"`
+	Offset    int64  `json:"offset"`
+	Detail    string `json:"detail,omitempty"`
+}
+
+// ColumnReport is what is known about one column.
+type ColumnReport struct {
+	Name string `json:"name"`
+	Summary
+	Scale    float64 `json:"scale"` // one robust unit
+	Lo       float64 `json:"lo"`    // clip, after log1p where the column has it
+	Hi       float64 `json:"hi"`
+	Constant bool    `json:"constant,omitempty"`
+	Clipped  int64   `json:"clipped,omitempty"` // rows outside [Lo, Hi]
+	Note     string  `json:"note,omitempty"`
+}
+
+// FieldFit is how much of a field's variance the network leaves as residual: 0 = explained, 1 = not at all.
+type FieldFit struct {
+	Field       string  `json:"field"`
+	Unexplained float64 `json:"unexplained"`
+}
+
+// AlarmsPerDay is what the threshold means at this topic's rate; 0 = not known.
+func (r *Report) AlarmsPerDay() float64 { return r.ShareAbove * r.RecordsPerDay }
+
+// Write prints the report for people, without colour or times.
+func (r *Report) Write(w io.Writer) error {
+	var b strings.Builder
+	line := func(label, format string, args ...any) {
+		fmt.Fprintf(&b, "%-11s %s\n", label, fmt.Sprintf(format, args...))
+	}
+	line("read", "%s records of topic %s, %d partitions: %s usable", thousands(r.Rows.Read), r.Topic, len(r.Ranges), thousands(r.Rows.Used))
+	for _, l := range r.LeftOut {
+		line("left out", "%s %s", thousands(l.Count), l.Reason)
+		for _, e := range l.Examples {
+			if e.Detail != "" {
+				line("", "  partition %d, offset %d: %s", e.Partition, e.Offset, e.Detail)
+			}
+		}
+	}
+	for _, p := range r.Ranges {
+		if p.Lost > 0 {
+			line("lost", "%s offsets of partition %d, deleted by retention during the read", thousands(p.Lost), p.Partition)
+		}
+	}
+	features := make([]string, len(r.Spec.Fields))
+	for i, f := range r.Spec.Fields {
+		features[i] = f.Name
+	}
+	line("features", "%d in %d columns: %s", len(features), len(r.Columns), strings.Join(features, ", "))
+	for _, n := range r.Notes {
+		line("", "%s: %s", n.Name, n.Note)
+	}
+	if r.Model != nil {
+		r.writeModel(line)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func (r *Report) writeModel(line func(label, format string, args ...any)) {
+	if len(r.Layers) == 0 {
+		line("network", "none: one column is judged by its distance from the middle")
+	} else {
+		line("network", "%d-%s-%d, %d steps, validation loss %.4g", len(r.Columns), strings.ReplaceAll(layerNames(r.Layers), ",", "-"), len(r.Columns), r.Steps, r.ValidationLoss)
+	}
+	if len(r.Worst) > 0 && len(r.Layers) > 0 {
+		parts := make([]string, len(r.Worst))
+		for i, f := range r.Worst {
+			parts[i] = fmt.Sprintf("%s %.0f%%", f.Field, 100*f.Unexplained)
+		}
+		line("unexplained", "%s", strings.Join(parts, ", "))
+	}
+	line("threshold", "%.4g (median score %.4g, highest %.4g): %s of %s rows above, %s; rate asked %s, used %s",
+		r.Threshold, r.Median, r.Highest, thousands(r.Above), thousands(r.Rows.Used), percent3(r.ShareAbove), percent(r.RateAsked), percent3(r.RateUsed))
+	if r.RecordsPerDay > 0 {
+		line("", "at this topic's %s records a day about %s scores a day above it", thousands(int64(math.Round(r.RecordsPerDay))), round2(r.AlarmsPerDay()))
+	}
+	if j := r.Judgement; j != nil {
+		switch {
+		case j.Labelled == 0:
+			line("label", "no record has a readable label")
+		case !j.Defined:
+			line("label", "%s labelled rows, %s anomalous: with one class only, ranking measures are undefined", thousands(j.Labelled), thousands(j.Positives))
+		default:
+			line("label", "average precision %.3f at a base rate of %.3f; recall %.2f, %.2f, %.2f in the highest 0.1%%, 1%%, 5%%",
+				j.AveragePrecision, j.BaseRate, j.RecallAt[0], j.RecallAt[1], j.RecallAt[2])
+			line("", "at the threshold: recall %.3f, precision %.3f; area under the ROC curve %.3f", j.Recall, j.Precision, j.AUC)
+		}
+	}
+	for _, warning := range r.Warnings {
+		line("warning", "%s", warning)
+	}
+	if r.Published {
+		line("published", "%s/%d, %d bytes, digest %.8s", r.Name, r.Manifest.Version, len(r.Data), r.Manifest.Digest)
+	}
+}
+
+func round2(v float64) string {
+	if v >= 100 {
+		return thousands(int64(math.Round(v)))
+	}
+	return fmt.Sprintf("%.2g", v)
+}
+
+// thousands groups digits: 1,234,567.
+func thousands(n int64) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}

@@ -1,0 +1,192 @@
+// Package trainer turns a topic's history into a fitted, judged and published model.
+//
+// Run walks one way: sample the history and infer what its fields are (unless a spec is given), read it all once
+// into compact rows while gathering statistics, fit the autoencoder, score the whole history to find the threshold,
+// publish. Nothing in the result depends on the clock, on threads or on the order in which partitions arrive:
+// same seed, data and engine give the same bytes.
+package trainer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/lapwing-stream/lapwing/kernels"
+	"github.com/lapwing-stream/lapwing/model"
+	"github.com/lapwing-stream/lapwing/registry"
+	"github.com/lapwing-stream/lapwing/stream"
+)
+
+// Deps are what a training run works with.
+type Deps struct {
+	Client   *stream.Client
+	Registry *registry.Registry // may be nil with DryRun
+	Engine   kernels.Engine
+	Log      *slog.Logger   // default slog.Default()
+	Progress func(Progress) // may be nil; called from Run's goroutine, at most about ten times a second
+}
+
+// Options say what to train from and how. Begin with Defaults: a zero is a zero unless its comment says otherwise.
+type Options struct {
+	Topic string // the history; required
+	Model string // name to publish under; required unless DryRun
+	Alias string // alias that moves to the new version; "live" or another, "none" leaves all alone; default live
+
+	Format  string      // "json", "csv"; "" finds out; default ""
+	Header  []string    // column names of csv records that have no header; default none
+	Key     string      // field that names the thing a record is about, never a feature; default none
+	Time    string      // field with the event time, never a feature; default found by inference
+	Exclude []string    // fields that are no features; default none
+	Label   string      // field with the truth, 0 or 1; judges, and is never a feature; default none
+	Spec    *model.Spec // what fields are; nil infers it from a sample; default nil
+
+	Layers       []int   // hidden widths, the code among them, columns; nil chooses them from the columns; default nil
+	Epochs       int     // passes over the training rows; 0 takes 3, or as many as 1,000 steps need; default 0
+	BatchSize    int     // rows of a minibatch; default 256
+	LearningRate float64 // Adam's highest rate, reached after the warm-up, 1/step; default 0.003
+	Patience     int     // evaluations without a better validation loss before stopping, count; default 10
+	Seed         uint64  // of weights and shuffling; default 1
+
+	AlarmRate   float64 // share of the history that may score above the threshold, 0 to 0.5; default 0.0001
+	MinRows     int     // fewer usable rows than this are refused, rows; default 100
+	MaxMemory   int64   // held rows, bytes; default 1 GiB
+	MaxRejected float64 // share of records that may be undecodable, 0 to 1; default 0.05
+	MaxLost     float64 // share of offsets that retention may delete during the read, 0 to 1; default 0.05
+	Threads     int     // decoding, fitting and judging, goroutines; 0 takes all CPUs; default 0; never changes the result
+
+	Ranges  []stream.Range // offsets to read; nil takes all partitions up to the end found at start; default nil
+	DryRun  bool           // stop after spec and statistics, train and publish nothing; default false
+	By      string         // who publishes, for the manifest; default the registry's
+	KeepDir string         // where a finished model that could not be published is left, folder; default "."
+}
+
+// Defaults are the options of a run that asks for nothing.
+func Defaults() Options {
+	return Options{
+		Alias: "live", BatchSize: 256, LearningRate: 3e-3, Patience: 10, Seed: 1,
+		AlarmRate: 1e-4, MinRows: 100, MaxMemory: 1 << 30, MaxRejected: .05, MaxLost: .05, KeepDir: ".",
+	}
+}
+
+// maxWeightBytes is what a protobuf message, and so an ONNX file, can hold.
+const maxWeightBytes = 2 << 30
+
+// Validate reports every fault at once.
+func (o *Options) Validate() error {
+	var faults []error
+	fault := func(bad bool, format string, args ...any) {
+		if bad {
+			faults = append(faults, fmt.Errorf(format, args...))
+		}
+	}
+	fault(o.Topic == "", "no topic given: where is the history?")
+	if o.Model == "" {
+		fault(!o.DryRun, "no model name given: under which name shall the model be published?")
+	} else if err := registry.ValidName(o.Model); err != nil {
+		faults = append(faults, err)
+	}
+	fault(o.Alias == "", `alias is empty: give one such as live, or "none"`)
+	fault(!slices.Contains([]string{"", "json", "csv"}, o.Format), "format %q is not known: json or csv", o.Format)
+	fault(o.Label != "" && o.Label == o.Key, "field %q cannot be both label and key", o.Label)
+	for i, w := range o.Layers {
+		fault(w < 1 || w > kernels.MaxWidth, "layer %d of %v has width %d; widths are 1 to %d", i+1, o.Layers, w, kernels.MaxWidth)
+	}
+	if bytes := weightBytes(o.Layers); bytes > maxWeightBytes {
+		faults = append(faults, weightError(o.Layers, bytes))
+	}
+	fault(o.Epochs < 0, "epochs is %d; 0 or more", o.Epochs)
+	fault(o.BatchSize < 1, "batch size is %d rows; 1 or more", o.BatchSize)
+	fault(!(o.LearningRate > 0 && o.LearningRate <= 1e9), "learning rate is %v; above 0", o.LearningRate)
+	fault(o.Patience < 1, "patience is %d evaluations; 1 or more", o.Patience)
+	fault(!(o.AlarmRate >= 0 && o.AlarmRate <= .5), "alarm rate is %v; a share from 0 to 0.5", o.AlarmRate)
+	fault(o.MinRows < 1, "min rows is %d; 1 or more", o.MinRows)
+	fault(o.MaxMemory < 1, "max memory is %d bytes; 1 or more", o.MaxMemory)
+	fault(!(o.MaxRejected >= 0 && o.MaxRejected <= 1), "max rejected is %v; a share from 0 to 1", o.MaxRejected)
+	fault(!(o.MaxLost >= 0 && o.MaxLost <= 1), "max lost is %v; a share from 0 to 1", o.MaxLost)
+	fault(o.Threads < 0, "threads is %d; 0 or more", o.Threads)
+	return errors.Join(faults...)
+}
+
+// Progress says where a run stands.
+type Progress struct {
+	Stage            string // "read", "fit", "judge", "publish"
+	Records          int64  // read or judged so far
+	TotalRecords     int64  // offsets in the ranges while reading: an upper bound
+	RecordsPerSecond float64
+	Epoch, Epochs    int
+	Train            float64 // loss, mean since the last evaluation
+	Validation       float64 // loss at the last evaluation
+	SamplesPerSecond float64
+	Left             time.Duration // of this stage; 0 = not known yet
+}
+
+// progressEvery keeps reports to about ten a second.
+const progressEvery = 100 * time.Millisecond
+
+// job is one run.
+type job struct {
+	Deps
+	Options
+	reported time.Time
+}
+
+// report hands progress on, at most every progressEvery unless last.
+func (j *job) report(p Progress, last bool) {
+	if j.Progress == nil {
+		return
+	}
+	if now := time.Now(); last || now.Sub(j.reported) >= progressEvery {
+		j.reported = now
+		j.Deps.Progress(p)
+	}
+}
+
+// Run trains one model. It returns a report also with ErrOvertaken and other failures to publish, where the model
+// is finished and kept in a file. When ctx ends, nothing has been published.
+func Run(ctx context.Context, d Deps, o Options) (*Report, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	if o.Threads == 0 {
+		o.Threads = runtime.GOMAXPROCS(0)
+	}
+	if d.Log == nil {
+		d.Log = slog.Default()
+	}
+	j := &job{Deps: d, Options: o}
+	r := &Report{Topic: o.Topic, Name: o.Model, Alias: o.Alias}
+
+	started := time.Now()
+	h, err := j.read(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	r.Seconds.Read = time.Since(started).Seconds()
+	columns, err := j.columns(h, r)
+	if err != nil || o.DryRun {
+		return r, err
+	}
+
+	started = time.Now()
+	fitted, err := j.fit(ctx, h, columns)
+	if err != nil {
+		return nil, err
+	}
+	r.Seconds.Fit = time.Since(started).Seconds()
+	r.Layers, r.Steps, r.SamplesPerSecond = fitted.layers, fitted.steps, fitted.samplesPerSecond
+
+	started = time.Now()
+	if err := j.judge(ctx, h, fitted, r); err != nil {
+		return nil, err
+	}
+	r.Seconds.Judge = time.Since(started).Seconds()
+
+	started = time.Now()
+	err = j.publish(ctx, r)
+	r.Seconds.Publish = time.Since(started).Seconds()
+	return r, err
+}
