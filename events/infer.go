@@ -1,0 +1,704 @@
+package events
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+
+	"github.com/lapwing-stream/lapwing/model"
+)
+
+const (
+	// TopCategories is how many values of a text field get a column by inference; the rest is field=?.
+	TopCategories = 32
+	// MaxCategories is how many a spec may name for one field. More columns than that drown the others, and memory
+	// grows with them.
+	MaxCategories = 1024
+
+	maxFields       = 4096 // distinct names that a sample is searched for; more are garbage keys, not fields
+	maxElements     = 64   // elements of an array that are looked at
+	maxSampleText   = 256  // bytes of a text that are compared
+	maxDistinctText = 256  // distinct texts beyond which a field is no category
+	wordyLength     = 48   // mean length beyond which text is prose
+)
+
+// InferOptions steers Infer.
+type InferOptions struct {
+	Format    string   // "json" or "csv"; default: found from the sample
+	Label     string   // field that judges and is never a feature; default: none
+	Exclude   []string // fields that are not features; default: none
+	Key       string   // field shown as the key; never a feature; default: none
+	TimeField string   // field with the event time; never a feature; default: none, the Kafka timestamp
+	Header    []string // csv: column names of records without a header line; default: each record has its own
+	Delimiter string   // csv: one ASCII character; default: found from the sample
+}
+
+// A column gathers what the sample has under one name.
+type column struct {
+	name string
+	last int // record of the latest observation
+	obs  []observation
+}
+
+// An observation is one record's value of one column.
+type observation struct {
+	kind valueKind
+	num  float64 // number, or text that holds one
+	text string  // the literal; cut at maxSampleText bytes
+	code bool    // numeric text with leading zeros: digits of a code rather than a quantity
+}
+
+// Infer makes a feature spec from a sample of record values, given in (partition, offset) order. The notes say for
+// each field left out why, and what else was decided (categories capped, log1p, mixed types). With an error the notes
+// tell what was found so far.
+func Infer(sample [][]byte, o InferOptions) (model.Spec, []model.ColumnNote, error) {
+	in := &inference{o: o, at: map[string]*column{}}
+	if err := in.read(sample); err != nil {
+		return in.spec, in.notes, err
+	}
+	if err := in.named(); err != nil {
+		return in.spec, in.notes, err
+	}
+	for _, c := range in.columns {
+		in.judge(c)
+	}
+	if in.dropped > 0 {
+		in.note("*", "%d more names were not looked at: the sample has more than %d", in.dropped, maxFields)
+	}
+	if len(in.spec.Fields) == 0 {
+		return in.spec, in.notes, fmt.Errorf("no feature found in %d records: %s", in.records, in.why())
+	}
+	return in.spec, in.notes, nil
+}
+
+type inference struct {
+	o       InferOptions
+	spec    model.Spec
+	notes   []model.ColumnNote
+	columns []*column // in order of first appearance
+	at      map[string]*column
+	records int // usable ones
+	dropped int
+}
+
+func (in *inference) note(name, format string, args ...any) {
+	in.notes = append(in.notes, model.ColumnNote{Name: name, Note: fmt.Sprintf(format, args...)})
+}
+
+// why sums up the reasons for which nothing is left.
+func (in *inference) why() string {
+	var parts []string
+	for _, n := range in.notes {
+		if len(parts) == 3 {
+			parts = append(parts, fmt.Sprintf("and %d more", len(in.notes)-3))
+			break
+		}
+		parts = append(parts, n.Name+": "+strings.TrimPrefix(strings.TrimPrefix(n.Note, leftOutText), leftOut))
+	}
+	if len(parts) == 0 {
+		return "the records have no fields"
+	}
+	return strings.Join(parts, "; ")
+}
+
+// Notes about a field that is no feature begin with one of these; WriteSpec goes by them.
+const (
+	leftOut     = "left out: "
+	leftOutText = "left out, text: "
+)
+
+// read finds the format and gathers the columns.
+func (in *inference) read(sample [][]byte) error {
+	var usable [][]byte
+	for _, v := range sample {
+		if v = dropMark(v); len(trimBlanks(dropLineEnd(v))) > 0 {
+			usable = append(usable, v)
+		}
+	}
+	if len(usable) == 0 {
+		return errors.New("no records to infer a feature spec from")
+	}
+	probe := &Decoder{root: newNode()}
+	objects := 0
+	for _, v := range usable {
+		if probe.scanJSON(v) {
+			objects++
+		}
+	}
+	in.spec.Format = in.o.Format
+	if in.spec.Format == "" {
+		in.spec.Format = "json"
+		if len(in.o.Header) > 0 {
+			in.spec.Format = "csv"
+		}
+	}
+	if in.spec.Format == "csv" {
+		return in.readCSV(usable)
+	}
+	if in.spec.Format != "json" {
+		return fmt.Errorf("format %q is not json or csv", in.spec.Format)
+	}
+	if objects == 0 {
+		probe.begin()
+		probe.scanJSON(usable[0])
+		r := probe.rejection(usable[0])
+		hint := ""
+		if looksCSV(usable) {
+			hint = "; they look like CSV lines: set the format to csv"
+		}
+		return fmt.Errorf("none of %d records is a JSON object; the first: %s%s", len(usable), r.Detail, hint)
+	}
+	w := walker{in: in}
+	for _, v := range usable {
+		if probe.scanJSON(v) {
+			w.record(v)
+			in.records++
+		}
+	}
+	return nil
+}
+
+// looksCSV: the same number of some delimiter, at least one, in every one of the first lines.
+func looksCSV(values [][]byte) bool {
+	for _, delim := range []byte{',', ';', '\t', '|'} {
+		want := -1
+		for _, v := range values[:min(len(values), 20)] {
+			n := len(splitHeader(dropLineEnd(v), delim))
+			if want >= 0 && n != want {
+				want = 1
+				break
+			}
+			want = n
+		}
+		if want > 1 {
+			return true
+		}
+	}
+	return false
+}
+
+func (in *inference) readCSV(values [][]byte) error {
+	in.spec.Header = in.o.Header
+	in.spec.Delimiter = in.o.Delimiter
+	delim := byte(',')
+	if in.o.Delimiter != "" {
+		delim = in.o.Delimiter[0]
+	} else {
+		best := 0
+		for _, c := range []byte{',', ';', '\t', '|'} {
+			line := dropLineEnd(values[0])
+			if end, ok := rowEnd(line, c); ok && len(splitHeader(line[:end], c)) > best {
+				best, delim = len(splitHeader(line[:end], c)), c
+			}
+		}
+		if delim != ',' {
+			in.spec.Delimiter = string(delim)
+		}
+	}
+	rejected, why := 0, ""
+	for _, v := range values {
+		line := dropLineEnd(v)
+		header := in.o.Header
+		if len(header) == 0 {
+			end, ok := rowEnd(line, delim)
+			if !ok || end == len(line) {
+				rejected++
+				why = "one line only, and no column names are set"
+				continue
+			}
+			header = splitHeader(line[:end], delim)
+			line = line[end+1:]
+		}
+		cells, next, status := readRow(nil, line, 0, delim, true)
+		if status != cellLast || next < len(line) || len(cells) != len(header) {
+			rejected++
+			why = fmt.Sprintf("%d fields, header has %d", len(cells), len(header))
+			continue
+		}
+		for i, c := range cells {
+			text := line[c.start:c.end]
+			if c.doubled {
+				text = undouble(nil, text)
+			}
+			if !c.quoted {
+				text = trimBlanks(text)
+			}
+			if header[i] != "" {
+				in.observe(header[i], kindText, text)
+			}
+		}
+		in.records++
+	}
+	if in.records == 0 {
+		return fmt.Errorf("none of %d records is a CSV row under this header; the last: %s", rejected, why)
+	}
+	return nil
+}
+
+// observe adds a value to its column; a second one in the same record replaces the first.
+func (in *inference) observe(name string, kind valueKind, lit []byte) {
+	c := in.at[name]
+	if c == nil {
+		if len(in.columns) >= maxFields {
+			in.dropped++
+			return
+		}
+		c = &column{name: name, last: -1}
+		in.at[name] = c
+		in.columns = append(in.columns, c)
+	}
+	if len(lit) > maxSampleText {
+		lit = lit[:maxSampleText]
+	}
+	v := observation{kind: kind, text: string(lit)}
+	switch kind {
+	case kindNumber:
+		v.num, _ = strconv.ParseFloat(v.text, 64)
+	case kindText:
+		text := trimBlanks(lit)
+		if d, json, ok := scanPlain(text); ok {
+			v.num, _ = strconv.ParseFloat(string(text), 64)
+			v.kind = kindNumericText
+			v.code = !json && !d.neg && len(text) > 1 && text[0] == '0' && text[1]-'0' <= 9
+		} else if len(text) == 0 {
+			v.kind = kindNull
+		}
+	}
+	if c.last == in.records {
+		c.obs[len(c.obs)-1] = v
+		return
+	}
+	c.last = in.records
+	c.obs = append(c.obs, v)
+}
+
+// kindNumericText is a text that holds a plain decimal number.
+const kindNumericText = kindArray + 1
+
+// named checks the fields that the options name, and takes up key and time.
+func (in *inference) named() error {
+	names := make([]string, len(in.columns))
+	for i, c := range in.columns {
+		names[i] = c.name
+	}
+	var errs []error
+	need := func(what, name string) {
+		if name != "" && in.at[name] == nil {
+			errs = append(errs, fmt.Errorf("%s field %q is in none of %d records%s", what, name, in.records, nearestHint(name, names)))
+		}
+	}
+	need("label", in.o.Label)
+	need("time", in.o.TimeField)
+	for _, name := range in.o.Exclude {
+		need("excluded", name)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	in.spec.Key = in.o.Key
+	if in.o.TimeField != "" {
+		in.inferTime(in.at[in.o.TimeField])
+	}
+	return nil
+}
+
+// inferTime finds unit or layout of the declared time field.
+func (in *inference) inferTime(c *column) {
+	units := map[string]int{}
+	layouts := map[string]int{}
+	numbers, texts := 0, 0
+	for _, v := range c.obs {
+		switch v.kind {
+		case kindNumber, kindNumericText:
+			numbers++
+			if d, _, ok := scanPlain([]byte(strings.TrimSpace(v.text))); ok && d.exact {
+				units[plausibleUnit(d)]++
+			}
+		case kindText:
+			texts++
+			if l, ok := layoutOf(v.text); ok {
+				layouts[l]++
+			}
+		}
+	}
+	switch {
+	case numbers == 0 && texts == 0:
+		in.note(c.name, "no time in the sample: Kafka's timestamp is the event time")
+	case numbers >= texts:
+		unit, best := "", 0
+		for _, u := range timeUnits {
+			if units[u.unit] > best {
+				unit, best = u.unit, units[u.unit]
+			}
+		}
+		if unit == "" {
+			in.note(c.name, "numbers such as %s tell no unit of time: Kafka's timestamp is the event time; to use the field, set time: {field: %s, unit: s} in the spec", c.obs[0].text, c.name)
+			return
+		}
+		in.spec.Time = &model.Time{Field: c.name, Unit: unit}
+	default:
+		layout, best := "", 0
+		for _, l := range timeLayouts {
+			if layouts[l] > best {
+				layout, best = l, layouts[l]
+			}
+		}
+		if best == 0 {
+			in.note(c.name, "text such as %q is no time in a form that can be told (day and month are never guessed): Kafka's timestamp is the event time; to use the field, set time: {field: %s, layout: …} in the spec", c.obs[0].text, c.name)
+			return
+		}
+		in.spec.Time = &model.Time{Field: c.name, Layout: layout}
+	}
+}
+
+// timeLayouts are the forms that can be told from text alone; "" stands for RFC 3339 and its like. All others begin
+// with the year: where day or month come first, which is which is anyone's guess.
+var timeLayouts = []string{"", "2006.01.02.15.04.05", "2006.01.02 15:04:05", "2006/01/02 15:04:05", "2006/01/02", "2006-01-02-15.04.05"}
+
+// layoutOf finds the layout of a time given as text.
+func layoutOf(text string) (string, bool) {
+	for _, l := range timeLayouts {
+		r, err := newTimeRule(&model.Time{Layout: l})
+		if err != nil {
+			continue
+		}
+		if _, problem := r.text([]byte(text)); problem == "" {
+			return l, true
+		}
+	}
+	return "", false
+}
+
+// judge decides what becomes of one column.
+func (in *inference) judge(c *column) {
+	name := lastKey(c.name, in.spec.Format)
+	switch {
+	case slices.Contains(in.o.Exclude, c.name):
+		in.note(c.name, leftOut+"excluded")
+		return
+	case c.name == in.o.Label:
+		in.note(c.name, leftOut+"the label; it judges and never trains")
+		return
+	case c.name == in.o.Key:
+		in.note(c.name, leftOut+"the key")
+		return
+	case c.name == in.o.TimeField:
+		in.note(c.name, leftOut+"the event time")
+		return
+	}
+	p := profileOf(c)
+	if p.present == 0 {
+		in.note(c.name, leftOut+"no value in %d records", in.records)
+		return
+	}
+	if in.namedLikeLabel(c.name, name) {
+		in.note(c.name, "%snamed like a label; --label %s judges by it", p.prefix(), c.name)
+		return
+	}
+	if idName(name) {
+		in.note(c.name, "%snamed like an identifier", p.prefix())
+		return
+	}
+	if 20*p.present < in.records {
+		in.note(c.name, "%sin %d of %d records only", p.prefix(), p.present, in.records)
+		return
+	}
+	switch {
+	case p.bools+p.boolTexts == p.present:
+		in.judgeBool(c, p)
+	case 2*(p.numbers+p.numericTexts) >= p.present && p.codes == 0:
+		in.judgeNumber(c, p, name)
+	case p.texts+p.numericTexts == p.present:
+		in.judgeText(c, p)
+	case p.texts+p.numericTexts+p.numbers+p.bools == p.present && 10*(p.texts+p.numericTexts) >= 9*p.present:
+		in.judgeText(c, p)
+	default:
+		in.note(c.name, leftOut+"mixed types: %s", p.shares())
+	}
+}
+
+// A profile counts the kinds of a column's values.
+type profile struct {
+	total, present                           int // observed; of those, with a value
+	numbers, numericTexts, codes             int
+	bools, boolTexts, texts, objects, arrays int
+	nulls                                    int
+}
+
+func profileOf(c *column) profile {
+	var p profile
+	for _, v := range c.obs {
+		p.total++
+		switch v.kind {
+		case kindNull:
+			p.nulls++
+			continue
+		case kindNumber:
+			p.numbers++
+		case kindNumericText:
+			p.numericTexts++
+			if v.code {
+				p.codes++
+			}
+		case kindTrue, kindFalse:
+			p.bools++
+		case kindText:
+			p.texts++
+			if foldEqual([]byte(v.text), "true") || foldEqual([]byte(v.text), "false") {
+				p.boolTexts++
+			}
+		case kindObject:
+			p.objects++
+		case kindArray:
+			p.arrays++
+		}
+		p.present++
+	}
+	return p
+}
+
+// prefix begins the note of a field that is left out.
+func (p profile) prefix() string {
+	if 2*(p.texts+p.codes) > p.present {
+		return leftOutText
+	}
+	return leftOut
+}
+
+// shares says how often which kind of value was seen.
+func (p profile) shares() string {
+	var parts []string
+	add := func(n int, what string) {
+		if n > 0 {
+			parts = append(parts, fmt.Sprintf("%s %d", what, n))
+		}
+	}
+	add(p.numbers, "numbers")
+	add(p.numericTexts, "numbers in text")
+	add(p.bools, "true or false")
+	add(p.texts, "other text")
+	add(p.objects, "objects")
+	add(p.arrays, "arrays")
+	add(p.nulls, "null or empty")
+	return fmt.Sprintf("%s of %d", strings.Join(parts, ", "), p.total)
+}
+
+func (in *inference) judgeBool(c *column, p profile) {
+	first, same := "", true
+	for _, v := range c.obs {
+		if v.kind == kindNull {
+			continue
+		}
+		t := strings.ToLower(v.text)
+		if first == "" {
+			first = t
+		}
+		same = same && t == first
+	}
+	if same {
+		in.note(c.name, leftOut+"constant %s", first)
+		return
+	}
+	in.spec.Fields = append(in.spec.Fields, model.Field{Name: c.name, Type: model.Boolean})
+}
+
+func (in *inference) judgeNumber(c *column, p profile, name string) {
+	var values []float64
+	integers, wide, width, fixed := true, false, -1, true
+	for _, v := range c.obs {
+		if v.kind != kindNumber && v.kind != kindNumericText || math.IsInf(v.num, 0) {
+			continue
+		}
+		values = append(values, v.num)
+		if v.num != math.Trunc(v.num) {
+			integers = false
+		}
+		digits := len(strings.TrimLeft(strings.TrimSpace(v.text), "+-"))
+		if digits >= 16 && integers && !strings.ContainsAny(v.text, ".eE") {
+			wide = true
+		}
+		if width >= 0 && digits != width {
+			fixed = false
+		}
+		width = digits
+	}
+	if len(values) == 0 {
+		in.note(c.name, leftOut+"no finite number in %d records", in.records)
+		return
+	}
+	inOrder := values
+	sorted := slices.Clone(values)
+	sort.Float64s(sorted)
+	lo, hi := sorted[0], sorted[len(sorted)-1]
+	if lo == hi {
+		in.note(c.name, leftOut+"constant %s", strconv.FormatFloat(lo, 'g', -1, 64))
+		return
+	}
+	if why := timeLike(sorted, inOrder, name); why != "" {
+		in.note(c.name, leftOut+"%s; --time %s takes it as the event time", why, c.name)
+		return
+	}
+	if integers {
+		if why := counterLike(sorted, inOrder, wide, fixed && width >= 8); why != "" {
+			in.note(c.name, leftOut+"%s", why)
+			return
+		}
+	}
+	f := model.Field{Name: c.name, Type: model.Number}
+	if heavy, ratio := heavyTail(sorted); heavy {
+		f.Log1p = true
+		in.note(c.name, "log1p: the 99th percentile is %.0f times the median of the positive values", ratio)
+	}
+	if p.numericTexts > 0 && p.numbers > 0 || p.numbers+p.numericTexts < p.present {
+		in.note(c.name, "mixed types: %s; what is no number counts as missing", p.shares())
+	}
+	in.spec.Fields = append(in.spec.Fields, f)
+}
+
+// timeLike says why numbers are a time: nearly all lie between 1990 and 2100 in one unit, and the name says time, or
+// they hardly ever go back.
+func timeLike(sorted, inOrder []float64, name string) string {
+	for _, u := range timeUnits {
+		scale := math.Pow(10, float64(u.exp))
+		in := 0
+		for _, v := range sorted {
+			if ms := v * scale; ms >= from1990 && ms < to2100 {
+				in++
+			}
+		}
+		if 20*in < 19*len(sorted) {
+			continue
+		}
+		if timeName(name) || len(inOrder) >= 20 && 100*stepsBack(inOrder) <= len(inOrder) {
+			return "a timestamp in " + u.name
+		}
+	}
+	return ""
+}
+
+// stepsBack counts how often a value is lower than the one before.
+func stepsBack(values []float64) int {
+	n := 0
+	for i := 1; i < len(values); i++ {
+		if values[i] < values[i-1] {
+			n++
+		}
+	}
+	return n
+}
+
+// counterLike says why whole numbers name things rather than measure them.
+func counterLike(sorted, inOrder []float64, wide, fixed bool) string {
+	n := float64(len(sorted))
+	for i := 1; i < len(sorted); i++ {
+		if sorted[i] == sorted[i-1] {
+			return ""
+		}
+	}
+	if len(sorted) < 10 {
+		return ""
+	}
+	rises := len(inOrder) - 1 - stepsBack(inOrder)
+	switch {
+	case wide:
+		return "an identifier: whole numbers of 16 digits and more, none twice"
+	case 100*rises >= 99*(len(inOrder)-1) && len(inOrder) >= 20:
+		return fmt.Sprintf("a counter: it rises from record to record (%.0f to %.0f)", inOrder[0], inOrder[len(inOrder)-1])
+	// Drawn at random from R values, n are all different with probability about exp(−n²/2R): e⁻¹⁰ at R = n²/20.
+	case sorted[len(sorted)-1]-sorted[0]+1 <= max(n*n/20, n):
+		return fmt.Sprintf("an identifier: %d whole numbers between %.0f and %.0f, none twice", len(sorted), sorted[0], sorted[len(sorted)-1])
+	case fixed && len(sorted) >= 100:
+		return "an identifier: whole numbers of one length, none twice"
+	}
+	return ""
+}
+
+// heavyTail: no negative values, and among at least 100 positive ones the 99th percentile is more than 100 times the
+// median. A lognormal of σ = 2 just reaches that; on anything lighter a linear scale does well.
+func heavyTail(sorted []float64) (bool, float64) {
+	if sorted[0] < 0 {
+		return false, 0
+	}
+	at := sort.SearchFloat64s(sorted, math.SmallestNonzeroFloat64)
+	positive := sorted[at:]
+	if len(positive) < 100 || 20*len(positive) < len(sorted) {
+		return false, 0
+	}
+	ratio := positive[len(positive)*99/100] / positive[len(positive)/2]
+	return ratio > 100, ratio
+}
+
+func (in *inference) judgeText(c *column, p profile) {
+	counts := map[string]int{}
+	n, length, uuids, dates, datish, spaced := 0, 0, 0, 0, 0, 0
+	for _, v := range c.obs {
+		if v.kind == kindNull || v.text == "" {
+			continue
+		}
+		n++
+		counts[v.text]++
+		length += len(v.text)
+		if uuidLike(v.text) {
+			uuids++
+		}
+		if _, ok := layoutOf(v.text); ok {
+			dates++
+		} else if dateLike(v.text) {
+			datish++
+		}
+		if strings.Count(v.text, " ") >= 4 {
+			spaced++
+		}
+	}
+	distinct := len(counts)
+	switch {
+	case distinct == 1:
+		for text := range counts {
+			in.note(c.name, leftOutText+"constant %q", text)
+		}
+		return
+	case 10*uuids >= 9*n:
+		in.note(c.name, leftOutText+"an identifier: UUIDs")
+		return
+	case 10*dates >= 9*n:
+		in.note(c.name, leftOutText+"a timestamp; --time %s takes it as the event time", c.name)
+		return
+	case 10*(dates+datish) >= 9*n:
+		in.note(c.name, leftOutText+"a date or time in a form of its own; as the event time it needs a layout in the spec")
+		return
+	case distinct == n && n >= 10:
+		in.note(c.name, leftOutText+"an identifier: %d texts, none twice", n)
+		return
+	case length > wordyLength*n || 2*spaced > n:
+		in.note(c.name, leftOutText+"free text (%d different, %d characters on average)", distinct, length/n)
+		return
+	case distinct > maxDistinctText || n < 2*distinct || distinct > 10 && n < 5*distinct:
+		in.note(c.name, leftOutText+"%d different texts in %d records: names or free text rather than categories", distinct, n)
+		return
+	}
+	values := make([]string, 0, distinct)
+	for text := range counts {
+		if text != "?" {
+			values = append(values, text)
+		}
+	}
+	sort.Slice(values, func(i, j int) bool {
+		if counts[values[i]] != counts[values[j]] {
+			return counts[values[i]] > counts[values[j]]
+		}
+		return values[i] < values[j]
+	})
+	if distinct > TopCategories {
+		in.note(c.name, "%d different values: the %d most frequent have a column each, the rest is %s=?", distinct, TopCategories, c.name)
+		values = values[:TopCategories]
+	}
+	sort.Strings(values)
+	if p.numbers+p.bools > 0 {
+		in.note(c.name, "mixed types: %s; each spelling is a category", p.shares())
+	}
+	in.spec.Fields = append(in.spec.Fields, model.Field{Name: c.name, Type: model.Category, Categories: values})
+}

@@ -1,0 +1,289 @@
+package events
+
+import (
+	"math"
+	"strconv"
+	"unsafe"
+)
+
+// pow10 holds the powers of ten that are exact in float64.
+var pow10 = [23]float64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+	1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22}
+
+// A decimal is mant·10^exp. exact is false where more than 19 digits were written: mant has then overflowed and
+// only the literal itself says the value.
+type decimal struct {
+	mant  uint64
+	exp   int
+	neg   bool
+	exact bool
+}
+
+// scanNumber scans one JSON number at b[i:]. end is the index after it; a negative end is ^position of what is wrong.
+func scanNumber(b []byte, i int) (end int, mant uint64, exp int, exact bool) {
+	if i < len(b) && b[i] == '-' {
+		i++
+	}
+	start := i
+	for i < len(b) {
+		c := b[i] - '0'
+		if c > 9 {
+			break
+		}
+		mant = mant*10 + uint64(c)
+		i++
+	}
+	digits := i - start
+	if digits == 0 {
+		return ^i, 0, 0, false
+	}
+	if digits > 1 && b[start] == '0' {
+		return ^start, 0, 0, false
+	}
+	if i < len(b) && b[i] == '.' {
+		i++
+		point := i
+		for i < len(b) {
+			c := b[i] - '0'
+			if c > 9 {
+				break
+			}
+			mant = mant*10 + uint64(c)
+			i++
+		}
+		if i == point {
+			return ^i, 0, 0, false
+		}
+		exp = point - i
+		digits += i - point
+	}
+	if i < len(b) && b[i]|0x20 == 'e' {
+		e, j := scanExponent(b, i+1)
+		if j < 0 {
+			return j, 0, 0, false
+		}
+		exp += e
+		i = j
+	}
+	return i, mant, exp, digits <= 19
+}
+
+// scanExponent reads what follows an e: [+-]?digits. It stops counting at a million, far beyond any float.
+func scanExponent(b []byte, i int) (exp, end int) {
+	neg := false
+	if i < len(b) && (b[i] == '+' || b[i] == '-') {
+		neg = b[i] == '-'
+		i++
+	}
+	start := i
+	for i < len(b) && b[i]-'0' <= 9 {
+		if exp < 1_000_000 {
+			exp = exp*10 + int(b[i]-'0')
+		}
+		i++
+	}
+	if i == start {
+		return 0, ^i
+	}
+	if neg {
+		exp = -exp
+	}
+	return exp, i
+}
+
+// fastFloat32 gives the float32 nearest to mant·10^exp where that can be proved cheaply, else ok is false.
+//
+// float64(mant) and one product or quotient with an exact power of ten are each rounded once, so the float64 is off
+// by at most 2 of its own last places. Rounding it again to float32 can go the wrong way only if a boundary between
+// two float32 (the middle, bit 28 of the 29 bits that are dropped) lies within that distance; those few go to strconv.
+func fastFloat32(mant uint64, exp int) (v float32, ok bool) {
+	f := float64(mant)
+	switch {
+	case exp == 0:
+	case exp < 0:
+		if exp < -22 {
+			return 0, mant == 0
+		}
+		f /= pow10[-exp]
+	default:
+		if exp > 22 {
+			return 0, mant == 0
+		}
+		f *= pow10[exp]
+		if f > 3.4e38 { // near or beyond the largest float32
+			return 0, false
+		}
+	}
+	low := math.Float64bits(f) & (1<<29 - 1)
+	if low-(1<<28-4) <= 8 {
+		return 0, false
+	}
+	return float32(f), true
+}
+
+// float32Of gives the float32 nearest to the number written in lit, bit for bit what strconv.ParseFloat(lit, 32)
+// gives; ±Inf beyond float32. lit must be a plain decimal number.
+func float32Of(lit []byte, mant uint64, exp int, exact bool) float32 {
+	if exact {
+		if v, ok := fastFloat32(mant, exp); ok {
+			if lit[0] == '-' {
+				return -v
+			}
+			return v
+		}
+	}
+	v, _ := strconv.ParseFloat(view(lit), 32) // the only possible error is out of range, and then v is ±Inf
+	return float32(v)
+}
+
+// scanPlain reads b, without blanks around it, as a plain decimal number, the documented rule for numbers in text:
+// [+-] digits [. digits] [e [+-] digits], with at least one digit before or after the point. No hexadecimal, no digit
+// separators, no other scripts' digits, no words. json says that b is also a number as JSON spells it.
+func scanPlain(b []byte) (d decimal, json, ok bool) {
+	if len(b) == 0 {
+		return d, false, false
+	}
+	i := 0
+	json = true
+	if b[0] == '-' || b[0] == '+' {
+		d.neg = b[0] == '-'
+		json = d.neg
+		i++
+	}
+	start := i
+	for i < len(b) && b[i]-'0' <= 9 {
+		d.mant = d.mant*10 + uint64(b[i]-'0')
+		i++
+	}
+	whole := i - start
+	if whole == 0 || whole > 1 && b[start] == '0' {
+		json = false
+	}
+	digits := whole
+	if i < len(b) && b[i] == '.' {
+		i++
+		point := i
+		for i < len(b) && b[i]-'0' <= 9 {
+			d.mant = d.mant*10 + uint64(b[i]-'0')
+			i++
+		}
+		if i == point {
+			json = false
+		}
+		d.exp = point - i
+		digits += i - point
+	}
+	if digits == 0 {
+		return d, false, false
+	}
+	if i < len(b) && b[i]|0x20 == 'e' {
+		e, j := scanExponent(b, i+1)
+		if j < 0 {
+			return d, false, false
+		}
+		d.exp += e
+		i = j
+	}
+	d.exact = digits <= 19
+	return d, json, i == len(b)
+}
+
+// A textKind is what a text in a numeric field turned out to be.
+type textKind uint8
+
+const (
+	textNumber   textKind = iota // a plain decimal number within float32
+	textMissing                  // empty, or one of the missing-value words
+	textInfinite                 // beyond float32, or a spelling of infinity
+	textOther                    // anything else
+)
+
+// numericText reads the text of a numeric field.
+func numericText(s []byte) (float32, textKind) {
+	s = trimBlanks(s)
+	if d, _, ok := scanPlain(s); ok {
+		v := float32Of(s, d.mant, d.exp, d.exact)
+		if math.IsInf(float64(v), 0) {
+			return v, textInfinite
+		}
+		return v, textNumber
+	}
+	if isMissingWord(s) {
+		return float32(math.NaN()), textMissing
+	}
+	if sign := infiniteWord(s); sign != 0 {
+		return float32(math.Inf(sign)), textInfinite
+	}
+	return float32(math.NaN()), textOther
+}
+
+// isMissingWord: the spellings that mean "no value" in a numeric or time field, in any case. For a category only
+// empty text is missing, since "none" or "-" may well be one of its values.
+func isMissingWord(s []byte) bool {
+	if len(s) > 4 {
+		return false
+	}
+	var low [4]byte
+	for i, c := range s {
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		low[i] = c
+	}
+	switch string(low[:len(s)]) {
+	case "", "null", "none", "nan", "-nan", "+nan", "na", "n/a", "#n/a", "-", "--", "?":
+		return true
+	}
+	return false
+}
+
+// infiniteWord gives the sign of a spelling of infinity, else 0.
+func infiniteWord(s []byte) int {
+	sign := 1
+	if len(s) > 0 && (s[0] == '-' || s[0] == '+') {
+		if s[0] == '-' {
+			sign = -1
+		}
+		s = s[1:]
+	}
+	if foldEqual(s, "inf") || foldEqual(s, "infinity") || string(s) == "∞" {
+		return sign
+	}
+	return 0
+}
+
+// foldEqual compares s with a lower-case ASCII word, ignoring ASCII case.
+func foldEqual(s []byte, word string) bool {
+	if len(s) != len(word) {
+		return false
+	}
+	for i, c := range s {
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		if c != word[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// trimBlanks drops spaces and tabs at both ends.
+func trimBlanks(s []byte) []byte {
+	for len(s) > 0 && (s[0] == ' ' || s[0] == '\t') {
+		s = s[1:]
+	}
+	for len(s) > 0 && (s[len(s)-1] == ' ' || s[len(s)-1] == '\t') {
+		s = s[:len(s)-1]
+	}
+	return s
+}
+
+// view looks at b as a string without copying. It must not outlive the call it is made for.
+func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
+// float64FromText reads a plain decimal number; ±Inf beyond float64.
+func float64FromText(lit []byte) float64 {
+	v, _ := strconv.ParseFloat(view(lit), 64)
+	return v
+}
