@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-
-	"github.com/lapwing-stream/lapwing/model"
 )
 
 // What a run may end with, beside errors of the rooms below. All of them have a Hint method: what to do next.
@@ -14,95 +12,143 @@ var (
 	ErrRejected   = errors.New("too many undecodable records")
 	ErrNoField    = errors.New("a field is in no record")
 	ErrMemory     = errors.New("the history does not fit in memory")
+	ErrLost       = errors.New("retention deleted too much of the history during the read")
+	ErrConstant   = errors.New("every feature is constant")
 	ErrDiverged   = errors.New("training diverged")
 )
 
 // InputError is a fault of the history or of the options that only the history shows.
 type InputError struct {
-	What, Next string
-	Kind       error // one of the variables above, or nil
+	What, Place, Next string
+	Kind              error // one of the variables above, or nil
 }
 
-func (e *InputError) Error() string { return e.What }
+func (e *InputError) Error() string {
+	if e.Place == "" {
+		return e.What
+	}
+	return e.Place + ": " + e.What
+}
 func (e *InputError) Unwrap() error { return e.Kind }
 
-// Hint says what to do next.
-func (e *InputError) Hint() string { return e.Next }
+// Where says where it happened; Hint what to do next.
+func (e *InputError) Where() string { return e.Place }
+func (e *InputError) Hint() string  { return e.Next }
 
-type tooFewRowsError struct {
-	topic string
-	rows  model.Rows
-	left  []LeftOut
-	min   int
-}
-
-func (e *tooFewRowsError) Error() string {
-	s := fmt.Sprintf("%d usable rows of %d read", e.rows.Used, e.rows.Read)
-	if len(e.left) > 0 {
-		s += ": " + leftOutList(e.left)
+func emptyError(topic string, partitions int) error {
+	return &InputError{
+		What: fmt.Sprintf("topic %s is empty: none of its %d partitions holds a readable record", topic, partitions),
+		Next: "write some history first, such as: lapwing load FILE --topic " + topic, Kind: ErrTooFewRows,
 	}
-	return s + fmt.Sprintf("; topic %s needs at least %d", e.topic, e.min)
-}
-func (e *tooFewRowsError) Unwrap() error { return ErrTooFewRows }
-func (e *tooFewRowsError) Hint() string {
-	return "wait for more history, or lower min_rows: with so few rows the threshold means little"
 }
 
-// leftOutList spells counts as "3 tombstone, 1 not_json".
+func tooFewRowsError(j *job, r *Report) error {
+	what := fmt.Sprintf("%d usable rows of %d read", r.Rows.Used, r.Rows.Read)
+	if len(r.LeftOut) > 0 {
+		what += ": " + leftOutList(r.LeftOut)
+	}
+	return &InputError{
+		What: what + fmt.Sprintf("; need at least %d", j.MinRows), Place: "topic " + j.Topic,
+		Next: "wait for more history, or set min_rows to lower (with few rows the threshold means little)", Kind: ErrTooFewRows,
+	}
+}
+
+// leftOutList spells counts as "3 tombstones, 1 not_json".
 func leftOutList(left []LeftOut) string {
 	parts := make([]string, len(left))
 	for i, l := range left {
-		parts[i] = fmt.Sprintf("%d %s", l.Count, l.Reason)
+		name := l.Reason
+		if name == tombstone && l.Count != 1 {
+			name += "s"
+		}
+		parts[i] = fmt.Sprintf("%d %s", l.Count, name)
 	}
 	return strings.Join(parts, ", ")
 }
 
 func rejectedError(j *job, r *Report) error {
-	n := rejects(r.LeftOut)
-	var worst LeftOut
+	place := "topic " + j.Topic
 	for _, l := range r.LeftOut {
-		if l.Reason != "tombstone" && l.Reason != "not_finite" && l.Count > worst.Count {
-			worst = l
+		if l.rejected() && len(l.Examples) > 0 {
+			e := l.Examples[0]
+			place = fmt.Sprintf("topic %s, partition %d, offset %d: %s", j.Topic, e.Partition, e.Offset, strings.TrimSpace(l.Reason+" "+e.Detail))
+			break
 		}
 	}
-	what := fmt.Sprintf("%d of %d records of topic %s cannot be decoded, more than max_rejected %s: %s", n, r.Rows.Read, j.Topic, percent(j.MaxRejected), leftOutList(r.LeftOut))
-	if len(worst.Examples) > 0 {
-		e := worst.Examples[0]
-		what += fmt.Sprintf("\nfirst %s: partition %d, offset %d: %s", worst.Reason, e.Partition, e.Offset, e.Detail)
+	return &InputError{
+		What:  fmt.Sprintf("%d of %d records cannot be decoded, more than max_rejected %s: %s", rejects(r.LeftOut), r.Rows.Read, percent(j.MaxRejected), leftOutList(r.LeftOut)),
+		Place: place, Kind: ErrRejected,
+		Next: "check the format and the spec (lapwing train --dry-run), or raise max_rejected if these may be left out",
 	}
-	return &InputError{What: what, Kind: ErrRejected,
-		Next: "check format and spec (lapwing train --dry-run shows what was found), or raise max_rejected if these may be left out"}
+}
+
+func lostError(j *job, lost, total int64) error {
+	return &InputError{
+		What:  fmt.Sprintf("retention deleted %d of %d offsets during the read, more than max_lost %s", lost, total, percent(j.MaxLost)),
+		Place: "topic " + j.Topic, Kind: ErrLost,
+		Next: "run again, now that the oldest records are gone; or lengthen the topic's retention",
+	}
 }
 
 func memoryError(j *job, fits int64, width int) error {
 	return &InputError{
-		What: fmt.Sprintf("the history of topic %s does not fit: max_memory of %d MiB holds %d rows of %d columns", j.Topic, j.MaxMemory>>20, fits, width),
-		Next: "raise max_memory, or leave out fields that do not matter (--exclude)", Kind: ErrMemory,
+		What:  fmt.Sprintf("the history does not fit in memory: max_memory of %s holds %d rows of %d columns", mebibytes(j.MaxMemory), fits, width),
+		Place: "topic " + j.Topic, Kind: ErrMemory,
+		Next: "raise max_memory, or leave out fields that do not matter (--exclude)",
 	}
 }
 
-type absentFieldError struct {
-	field, topic, nearest string
-	rows                  int
-	wrongType             int64
+func mebibytes(n int64) string {
+	if n >= 1<<30 {
+		return fmt.Sprintf("%.3g GiB", float64(n)/(1<<30))
+	}
+	return fmt.Sprintf("%.3g MiB", float64(n)/(1<<20))
 }
 
-func (e *absentFieldError) Error() string {
-	s := fmt.Sprintf("field %s: 0 of %d rows of topic %s have it", e.field, e.rows, e.topic)
-	switch {
-	case e.wrongType > 0:
-		s += fmt.Sprintf(" as the declared type (%d values are of another)", e.wrongType)
-	case e.nearest != "":
-		s += fmt.Sprintf(" (nearest existing field: %s)", e.nearest)
-	}
-	return s
+type absentField struct {
+	name, nearest string
+	wrongType     int64
 }
-func (e *absentFieldError) Unwrap() error { return ErrNoField }
-func (e *absentFieldError) Hint() string {
-	if e.wrongType > 0 {
-		return "change the type of " + e.field + " in the spec, or leave the field out"
+
+type absentFieldsError struct {
+	topic  string
+	rows   int
+	fields []absentField
+}
+
+func (e *absentFieldsError) Error() string {
+	var parts []string
+	for i, f := range e.fields {
+		if i == 4 {
+			parts = append(parts, fmt.Sprintf("and %d more", len(e.fields)-i))
+			break
+		}
+		s := fmt.Sprintf("field %s: 0 of %d rows have it", f.name, e.rows)
+		if f.wrongType > 0 {
+			s += fmt.Sprintf(" with the declared type (%d have another)", f.wrongType)
+		} else if f.nearest != "" {
+			s += fmt.Sprintf(" (nearest existing field: %s)", f.nearest)
+		}
+		parts = append(parts, s)
 	}
-	return "correct or remove " + e.field + " in the spec"
+	return "topic " + e.topic + ": " + strings.Join(parts, "; ")
+}
+func (e *absentFieldsError) Unwrap() error { return ErrNoField }
+
+// Hint says what to do next.
+func (e *absentFieldsError) Hint() string {
+	if e.fields[0].wrongType > 0 {
+		return "change the type of " + e.fields[0].name + " in the spec, or remove it"
+	}
+	return "correct or remove " + e.fields[0].name + " in the spec"
+}
+
+func constantError(j *job, features int) error {
+	return &InputError{
+		What:  fmt.Sprintf("every one of the %d features is constant: there is nothing to learn", features),
+		Place: "topic " + j.Topic, Kind: ErrConstant,
+		Next: "train on a longer history, or name other fields in the spec (lapwing train --dry-run writes one)",
+	}
 }
 
 // weightBytes is the size of the weights of consecutive layers, in float32.

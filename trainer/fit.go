@@ -148,8 +148,9 @@ func (j *job) fit(ctx context.Context, h *history, c *columns) (*fitted, error) 
 			return nil, err
 		} else if try == retries {
 			return nil, &InputError{
-				What: fmt.Sprintf("training diverged %d times, last at rate %.3g: %s in step %d", try+1, f.rate, d.what, d.step),
-				Next: "lower the learning rate, or look for columns with extreme values (lapwing train --dry-run)", Kind: ErrDiverged,
+				What:  fmt.Sprintf("training diverged %d times, last at rate %.3g: %s in step %d", try+1, f.rate, d.what, d.step),
+				Place: "topic " + j.Topic,
+				Next:  "lower the learning rate, or look for columns with extreme values (lapwing train --dry-run)", Kind: ErrDiverged,
 			}
 		} else {
 			j.Log.Warn("training diverged; trying again with a lower rate", "what", d.what, "step", d.step, "rate", f.rate, "next_rate", f.rate/4)

@@ -146,10 +146,7 @@ func (j *job) read(ctx context.Context, r *Report) (*history, error) {
 	ranges = slices.Clone(ranges)
 	slices.SortFunc(ranges, func(a, b stream.Range) int { return int(a.Partition) - int(b.Partition) })
 	if offsets(ranges) == 0 {
-		return nil, &InputError{
-			What: fmt.Sprintf("topic %s is empty: none of its %d partitions holds a readable record", j.Topic, len(ranges)),
-			Next: "write some history first, such as: lapwing load FILE --topic " + j.Topic,
-		}
+		return nil, emptyError(j.Topic, len(ranges))
 	}
 	spec, known, err := j.spec(ctx, ranges, r)
 	if err != nil {
@@ -324,8 +321,8 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 
 	fits := j.MaxMemory / bytesPerRow(h.width, j.Label != "")
 	var rows, rejected atomic.Int64
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	// Every partition belongs to one goroutine, so that its rows stay in offset order.
 	workers := make([]*decodeWorker, min(j.Threads, len(ranges)))
 	var group sync.WaitGroup
@@ -338,9 +335,13 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 			w.decoder = first.Clone()
 		}
 		if j.Label != "" {
-			w.label = events.LabelReader(j.Label)
+			if w.label, err = events.NewLabelReader(spec, j.Label); err != nil {
+				return nil, fmt.Errorf("label of topic %s: %w", j.Topic, err)
+			}
 		}
 		workers[i] = w
+	}
+	for _, w := range workers {
 		group.Go(func() {
 			for work := range w.work {
 				if ctx.Err() == nil {
@@ -461,18 +462,18 @@ func (w *decodeWorker) decode(work decodeWork) {
 		rec := &work.batch.Records[i]
 		p.records++
 		if rec.Value == nil {
-			p.leave("tombstone", "", rec.Offset)
+			p.leave(tombstone, "", rec.Offset)
 			continue
 		}
 		result := w.decoder.Decode(rec.Value, w.row)
 		switch result.Outcome {
 		case events.OK, events.Partial:
 		case events.Tombstone:
-			p.leave("tombstone", "", rec.Offset)
+			p.leave(tombstone, "", rec.Offset)
 			continue
 		case events.NotFinite:
 			// serve gives such a record no score, so it has no part in the distribution of scores either.
-			p.leave("not_finite", result.Detail, rec.Offset)
+			p.leave(notFinite, result.Detail, rec.Offset)
 			continue
 		default:
 			reason := result.Reason
@@ -570,10 +571,18 @@ func perDay(h *history) float64 {
 	return float64((len(times)-1)*timeEvery) / span * 86_400_000
 }
 
+// Reasons for which a record is no row although serve makes no dead letter of it.
+const (
+	tombstone = "tombstone"
+	notFinite = "not_finite"
+)
+
+func (l *LeftOut) rejected() bool { return l.Reason != tombstone && l.Reason != notFinite }
+
 // rejects counts the records that serve would send to the dead-letter topic.
 func rejects(left []LeftOut) (n int64) {
 	for _, l := range left {
-		if l.Reason != "tombstone" && l.Reason != "not_finite" {
+		if l.rejected() {
 			n += l.Count
 		}
 	}
@@ -592,26 +601,24 @@ func (j *job) usable(h *history, known []string, r *Report) error {
 	if total := offsets(j.ranges(r)); lost > 0 {
 		j.Log.Warn("retention deleted records while the history was read", "topic", j.Topic, "lost_offsets", lost, "of", total)
 		if float64(lost) > j.MaxLost*float64(total) {
-			return &InputError{
-				What: fmt.Sprintf("retention deleted %d of %d offsets of topic %s while it was read, more than max_lost %s", lost, total, j.Topic, percent(j.MaxLost)),
-				Next: "run again (the oldest records are gone now), or raise max_lost",
-			}
+			return lostError(j, lost, total)
 		}
 	}
 	if h.n < j.MinRows {
-		return &tooFewRowsError{topic: j.Topic, rows: r.Rows, left: r.LeftOut, min: j.MinRows}
+		return tooFewRowsError(j, r)
 	}
-	var faults []error
+	var gone []absentField
 	for i := range h.fields {
 		c := &h.fields[i]
 		if c.Read+c.NumericText+c.NotFinite+c.Unseen == 0 {
 			name := h.spec.Fields[i].Name
-			faults = append(faults, &absentFieldError{
-				field: name, topic: j.Topic, rows: h.n, wrongType: c.Wrong(), nearest: nearest(name, without(known, name)),
-			})
+			gone = append(gone, absentField{name: name, nearest: nearest(name, without(known, name)), wrongType: c.Wrong()})
 		}
 	}
-	return errors.Join(faults...)
+	if gone != nil {
+		return &absentFieldsError{topic: j.Topic, rows: h.n, fields: gone}
+	}
+	return nil
 }
 
 func (j *job) ranges(r *Report) []stream.Range {

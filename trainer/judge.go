@@ -49,10 +49,7 @@ func (j *job) columns(h *history, r *Report) (*columns, error) {
 		}
 	}
 	if varying == 0 {
-		return nil, &InputError{
-			What: fmt.Sprintf("every one of the %d features of topic %s is constant: there is nothing to learn", len(h.spec.Fields), j.Topic),
-			Next: "train on a longer history, or name other fields in the spec (lapwing train --dry-run writes one)",
-		}
+		return nil, constantError(j, len(h.spec.Fields))
 	}
 	return c, nil
 }
@@ -127,7 +124,7 @@ func (j *job) judge(ctx context.Context, h *history, f *fitted, r *Report) error
 	slices.Sort(sorted)
 	n := len(sorted)
 	if n == 0 {
-		return &InputError{What: fmt.Sprintf("none of the %d rows of topic %s has a finite score", h.n, j.Topic), Next: "look for columns with extreme values (lapwing train --dry-run)", Kind: ErrDiverged}
+		return &InputError{What: fmt.Sprintf("none of the %d rows has a finite score", h.n), Place: "topic " + j.Topic, Next: "look for columns with extreme values (lapwing train --dry-run)", Kind: ErrDiverged}
 	}
 	median := sorted[(n-1)/2]
 	top := sorted[n-min(model.Keep(int64(n), j.AlarmRate), n):]

@@ -2,8 +2,6 @@ package trainer
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -43,7 +41,7 @@ func (e *keptError) Hint() string {
 // publish encodes the model and hands it to the registry. A finished model is never thrown away: what cannot be
 // published is left as a file.
 func (j *job) publish(ctx context.Context, r *Report) error {
-	data, err := model.Encode(r.Model)
+	data, err := r.Model.Encode()
 	if err != nil {
 		return fmt.Errorf("the trained model cannot be written as ONNX: %w", err)
 	}
@@ -66,9 +64,8 @@ func (j *job) publish(ctx context.Context, r *Report) error {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return context.Cause(ctx)
 	}
-	sum := sha256.Sum256(data)
 	kept := &keptError{cause: err, name: j.Model}
-	kept.file = filepath.Join(j.KeepDir, fmt.Sprintf("%s-%s.onnx", j.Model, hex.EncodeToString(sum[:4])))
+	kept.file = filepath.Join(j.KeepDir, fmt.Sprintf("%s-%s.onnx", j.Model, model.Digest(data)[:8]))
 	if kept.keeping = os.WriteFile(kept.file, data, 0o644); kept.keeping == nil {
 		r.Kept = kept.file
 	}
