@@ -1,0 +1,175 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/lapwing-stream/lapwing/registry"
+	"github.com/lapwing-stream/lapwing/stream"
+)
+
+// runner owns one stream from start-up to the last commit. Its sessions come one after the other: a session that
+// fails is torn down and begun anew from the committed offsets, which is what at-least-once means.
+type runner struct {
+	o       *StreamOptions
+	server  *Options
+	client  *stream.Client
+	log     *slog.Logger
+	metrics *streamMetrics
+	slot    *slot
+
+	outputs int // partitions that the output topics are known to have; for the runner's goroutine
+
+	session atomic.Pointer[session] // nil between sessions
+
+	mu      sync.Mutex
+	blocked map[waitFor]string // what the stream waits for, beside its model
+}
+
+// waitFor is a reason for not being ready.
+type waitFor string
+
+const (
+	waitStart   waitFor = "start"
+	waitOutputs waitFor = "outputs"
+	waitRetry   waitFor = "retry"
+)
+
+func newRunner(s *Server, o *StreamOptions) *runner {
+	metrics := s.metrics.stream(o.name())
+	r := &runner{
+		o: o, server: &s.o, client: s.deps.Client, log: s.log, metrics: metrics,
+		slot:    newSlot(o, s.log, metrics),
+		blocked: map[waitFor]string{waitStart: "starting"},
+	}
+	return r
+}
+
+// block notes that the stream waits for something; an empty reason takes the note back.
+func (r *runner) block(what waitFor, reason string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if reason == "" {
+		delete(r.blocked, what)
+	} else {
+		r.blocked[what] = reason
+	}
+}
+
+// missing lists what keeps the stream from being ready: its model, its outputs, its place in the group. A consumer
+// in the group whose partitions another copy holds is ready.
+func (r *runner) missing(follow registry.FollowState) []string {
+	var out []string
+	if m := r.slot.missing(follow); m != "" {
+		out = append(out, m)
+	}
+	r.mu.Lock()
+	for _, k := range slices.Sorted(maps.Keys(r.blocked)) {
+		out = append(out, r.blocked[k])
+	}
+	r.mu.Unlock()
+	if s := r.session.Load(); len(out) == 0 && (s == nil || !s.group.InGroup()) {
+		out = append(out, "not a member of group "+r.o.group()+" yet")
+	}
+	return out
+}
+
+func (r *runner) status(follow registry.FollowState) StreamStatus {
+	m := r.metrics
+	missing := r.missing(follow)
+	st := StreamStatus{
+		Stream: r.o.name(), Topics: r.o.Topics, Model: r.o.ref().String(),
+		Ready: len(missing) == 0, Missing: missing,
+		Versions: r.slot.versions(), Swaps: m.swapped.Load(),
+		RecordsIn: m.nIn.Load(), RecordsOut: m.nOut.Load(), Bad: m.nBad.Load(), BadBy: m.badByReason(),
+		Tombstones: m.nTombstones.Load(), Anomalies: m.nAnomalies.Load(), Alerts: m.nRaised.Load(),
+		Lost: m.nLost.Load(), Restarts: m.nRestarts.Load(), Lag: -1,
+		Saturation: m.busy.ratio(time.Now()), Latency: m.latencies.counts(),
+	}
+	if l := r.slot.live.Load(); l != nil {
+		st.Version = l.version
+	}
+	st.P50, st.P99 = milliseconds(st.Latency, .5), milliseconds(st.Latency, .99)
+	if s := r.session.Load(); s != nil {
+		st.Consumes = s.group.InGroup()
+		st.Lag = 0
+		for _, n := range s.group.Lag() {
+			st.Lag += n
+			st.Partitions++
+		}
+	}
+	return st
+}
+
+// run is the stream's life. Faults at the start end it; once a session has begun, it keeps trying.
+func (r *runner) run(ctx context.Context) error {
+	if err := r.awaitOutputs(ctx); err != nil {
+		return err
+	}
+	// The start is fixed before the model is there, so that records which arrive while a first model is trained are
+	// scored; only after-training has to know the model.
+	kind, _, _ := parseStart(r.o.Start)
+	if kind != StartAfterTraining {
+		if err := r.begin(ctx); err != nil {
+			return err
+		}
+	}
+	r.block(waitStart, "")
+	if err := r.awaitModel(ctx); err != nil {
+		return err
+	}
+	if kind == StartAfterTraining {
+		if err := r.begin(ctx); err != nil {
+			return err
+		}
+	}
+	wait := r.server.RetryMin
+	for {
+		began := time.Now()
+		err := r.runSession(ctx)
+		if ctx.Err() != nil {
+			return err
+		}
+		if time.Since(began) > r.server.RetryMax {
+			wait = r.server.RetryMin // it had worked
+		}
+		var rights *rightsError
+		if !errors.As(err, &rights) {
+			r.metrics.restarts.Inc()
+			r.metrics.nRestarts.Add(1)
+			r.log.Error("the stream failed; it begins anew from its committed offsets", "stream", r.o.name(), "error", err, "after", wait)
+			r.block(waitRetry, "begins anew after: "+err.Error())
+			if err := pause(ctx, wait); err != nil {
+				return nil
+			}
+			wait = min(2*wait, r.server.RetryMax)
+		}
+		if err := r.awaitOutputs(ctx); err != nil && ctx.Err() != nil {
+			return nil
+		}
+		r.block(waitRetry, "")
+	}
+}
+
+// awaitModel waits for the first live model without joining the group: a copy that cannot score must not hold
+// partitions that another copy could serve.
+func (r *runner) awaitModel(ctx context.Context) error {
+	select {
+	case <-r.slot.first:
+		return nil
+	default:
+	}
+	r.log.Info("records wait for a live model", "stream", r.o.name(), "model", r.o.ref().String())
+	select {
+	case <-r.slot.first:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
