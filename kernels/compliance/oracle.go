@@ -1,0 +1,168 @@
+package compliance
+
+import (
+	"math"
+
+	"github.com/lapwing-stream/lapwing/kernels"
+)
+
+// oracle evaluates a Program in float64 by the definitions in kernels/program.go, as plainly as possible.
+type oracle struct {
+	p          *kernels.Program
+	weights    [][]float64 // by step; Gemms only
+	biases     [][]float64
+	parameters [][]float64 // the same memory: W0, B0, … of what the prediction depends on
+}
+
+func newOracle(p *kernels.Program, prediction kernels.Value) *oracle {
+	o := &oracle{p: p, weights: make([][]float64, len(p.Steps)), biases: make([][]float64, len(p.Steps))}
+	needed := p.Needed(prediction)
+	for i, s := range p.Steps {
+		if g, ok := s.(*kernels.Gemm); ok {
+			o.weights[i], o.biases[i] = wide(g.W), wide(g.B)
+			if needed[i+1] {
+				o.parameters = append(o.parameters, o.weights[i], o.biases[i])
+			}
+		}
+	}
+	return o
+}
+
+func wide(v []float32) []float64 {
+	w := make([]float64, len(v))
+	for i, x := range v {
+		w[i] = float64(x)
+	}
+	return w
+}
+
+// values are all values of one row.
+func (o *oracle) values(row []float32) [][]float64 {
+	v := make([][]float64, len(o.p.Steps)+1)
+	v[0] = wide(row)
+	for i, s := range o.p.Steps {
+		var y []float64
+		switch s := s.(type) {
+		case *kernels.Map:
+			for j, x := range v[s.In] {
+				y = append(y, mapped(&s.Columns[j], x, s.Inverse))
+			}
+		case *kernels.Gemm:
+			in := v[s.In]
+			y = make([]float64, s.Out)
+			for r := range y {
+				y[r] = o.biases[i][r]
+				for k, x := range in {
+					y[r] += o.weights[i][r*len(in)+k] * x
+				}
+				y[r] = activation(s.Act, y[r])
+			}
+		case *kernels.Diff:
+			for j, x := range v[s.A] {
+				y = append(y, x-v[s.B][j])
+			}
+		case *kernels.Norm:
+			y = []float64{0}
+			for _, x := range v[s.In] {
+				y[0] += x * x
+			}
+			y[0] = math.Sqrt(y[0])
+		case *kernels.Split:
+			n := v[s.Norm][0]
+			for _, x := range v[s.In] {
+				if n == 0 {
+					y = append(y, 0)
+				} else {
+					y = append(y, x*x/n)
+				}
+			}
+		case *kernels.Join:
+			y = make([]float64, len(v[s.In[0]]))
+			for k, in := range s.In {
+				for j, x := range v[in] {
+					y[j] += float64(s.Weights[k]) * x
+				}
+			}
+		}
+		v[i+1] = y
+	}
+	return v
+}
+
+func activation(a kernels.Activation, x float64) float64 {
+	switch a {
+	case kernels.ReLU:
+		if x < 0 {
+			return 0
+		}
+	case kernels.Tanh:
+		return math.Tanh(x)
+	case kernels.Sigmoid:
+		return 1 / (1 + math.Exp(-x))
+	}
+	return x
+}
+
+func mapped(c *kernels.Column, x float64, inverse bool) float64 {
+	if inverse {
+		y := interpolated(c, x)
+		if c.Log {
+			y = math.Copysign(math.Expm1(math.Abs(y)), y)
+		}
+		return y
+	}
+	if math.IsNaN(x) {
+		x = float64(c.Impute)
+	}
+	if c.Log {
+		x = math.Copysign(math.Log1p(math.Abs(x)), x)
+	}
+	return interpolated(c, min(max(x, float64(c.Lo)), float64(c.Hi)))
+}
+
+func interpolated(c *kernels.Column, x float64) float64 {
+	last := len(c.X) - 1
+	if x <= float64(c.X[0]) {
+		return float64(c.Y[0]) + float64(c.Before)*(x-float64(c.X[0]))
+	}
+	for k := range last {
+		x0, x1, y0, y1 := float64(c.X[k]), float64(c.X[k+1]), float64(c.Y[k]), float64(c.Y[k+1])
+		if x <= x1 {
+			return y0 + (y1-y0)*(x-x0)/(x1-x0)
+		}
+	}
+	return float64(c.Y[last]) + float64(c.After)*(x-float64(c.X[last]))
+}
+
+// loss is the mean squared residual over rows and columns.
+func (o *oracle) loss(rows []float32, prediction, target kernels.Value) float64 {
+	sum, count := 0.0, 0
+	for at := 0; at < len(rows); at += o.p.Width {
+		v := o.values(rows[at : at+o.p.Width])
+		for j, x := range v[prediction] {
+			e := x - v[target][j]
+			sum += e * e
+			count++
+		}
+	}
+	return sum / float64(count)
+}
+
+// gradients are central differences. In float64 a step of 1e-6 leaves an error near 1e-10, and only a row
+// whose unit is within 1e-6 of a ReLU's kink could mislead it.
+func (o *oracle) gradients(rows []float32, prediction, target kernels.Value) [][]float64 {
+	const h = 1e-6
+	all := make([][]float64, len(o.parameters))
+	for i, p := range o.parameters {
+		all[i] = make([]float64, len(p))
+		for k, w := range p {
+			p[k] = w + h
+			up := o.loss(rows, prediction, target)
+			p[k] = w - h
+			down := o.loss(rows, prediction, target)
+			p[k] = w
+			all[i][k] = (up - down) / (2 * h)
+		}
+	}
+	return all
+}

@@ -1,0 +1,299 @@
+package compliance
+
+import (
+	"math"
+	"testing"
+
+	"github.com/lapwing-stream/lapwing/kernels"
+	"github.com/lapwing-stream/lapwing/kernels/gorgonia"
+)
+
+// gradients compares loss and every gradient with finite differences and with Gorgonia's automatic
+// differentiation.
+func gradients(t *testing.T, e kernels.Engine) {
+	tests := []*net{branching()}
+	for _, act := range activations {
+		tests = append(tests, nets(act)...)
+	}
+	reference := gorgonia.New()
+	for _, n := range tests {
+		t.Run(n.name, func(t *testing.T) {
+			tr := trainer(t, e, n, kernels.TrainOptions{MaxBatch: 40})
+			rows := n.rows(4)
+			o := newOracle(n.p, n.prediction)
+			loss, got, err := tr.Gradients(rows)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := o.loss(rows, n.prediction, n.target); math.Abs(loss-want) > tolerance*want {
+				t.Errorf("loss %v, want %v", loss, want)
+			}
+			want := o.gradients(rows, n.prediction, n.target)
+			if len(got) != len(want) {
+				t.Fatalf("%d gradients, want %d", len(got), len(want))
+			}
+			for i := range want {
+				near(t, names(i)+" against finite differences", got[i], want[i], 2*tolerance)
+			}
+			// 37 rows: more than one block, and not a whole number of them.
+			definition := trainer(t, reference, n, kernels.TrainOptions{MaxBatch: 40})
+			for _, count := range []int{1, 37} {
+				rows := n.rows(count)
+				wantLoss, want, err := definition.Gradients(rows)
+				if err != nil {
+					t.Fatal(err)
+				}
+				loss, got, err := tr.Gradients(rows)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if math.Abs(loss-wantLoss) > tolerance*wantLoss {
+					t.Errorf("%d rows: loss %v, Gorgonia %v", count, loss, wantLoss)
+				}
+				for i := range want {
+					near(t, names(i)+" against Gorgonia", got[i], wide(want[i]), 2*tolerance)
+				}
+			}
+		})
+	}
+}
+
+func names(i int) string {
+	return string("WB"[i%2]) + string(rune('0'+i/2))
+}
+
+// adam applies the formula in float64 to the engine's own gradients.
+func adam(t *testing.T, e kernels.Engine) {
+	n := autoencoder(7, []int{5}, kernels.Tanh)
+	tr := trainer(t, e, n, kernels.TrainOptions{MaxBatch: 64})
+	const rate = 0.01
+	var m, v [][]float64
+	for step := 1; step <= 5; step++ {
+		rows := n.rows(50)
+		loss, g, err := tr.Gradients(rows)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := tr.Parameters()
+		stepLoss, err := tr.Step(rows, rate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stepLoss != loss {
+			t.Errorf("step %d: loss %v, from Gradients %v", step, stepLoss, loss)
+		}
+		after := tr.Parameters()
+		for i := range g {
+			if step == 1 {
+				m, v = append(m, make([]float64, len(g[i]))), append(v, make([]float64, len(g[i])))
+			}
+			for k, x := range wide(g[i]) {
+				m[i][k] = 0.9*m[i][k] + 0.1*x
+				v[i][k] = 0.999*v[i][k] + 0.001*x*x
+				mHat := m[i][k] / (1 - math.Pow(0.9, float64(step)))
+				vHat := v[i][k] / (1 - math.Pow(0.999, float64(step)))
+				want := float64(before[i][k]) - rate*mHat/(math.Sqrt(vHat)+1e-8)
+				// 0.999 and 1 − 0.999 in float32 are off by up to 1.4e-5 of the step.
+				if d := math.Abs(float64(after[i][k]) - want); d > 5e-5*rate+1e-7*math.Abs(want) {
+					t.Fatalf("step %d: %s[%d] is %v, want %v", step, names(i), k, after[i][k], want)
+				}
+			}
+		}
+	}
+}
+
+// learns: after the same steps on the same rows the loss is Gorgonia's within 1 %, and well below the first.
+func learns(t *testing.T, e kernels.Engine) {
+	n := autoencoder(6, []int{3}, kernels.Tanh)
+	tr := trainer(t, e, n, kernels.TrainOptions{MaxBatch: 64})
+	definition := trainer(t, gorgonia.New(), n, kernels.TrainOptions{MaxBatch: 64})
+	rows := n.rows(200)
+	var first, a, b float64
+	for step := range 200 {
+		from, to := step%4*64, min(step%4*64+64, 200) // the last batch has 8 rows
+		var err error
+		if a, err = tr.Step(rows[from*6:to*6], 0.01); err != nil {
+			t.Fatal(err)
+		}
+		if b, err = definition.Step(rows[from*6:to*6], 0.01); err != nil {
+			t.Fatal(err)
+		}
+		if step == 0 {
+			first = a
+		}
+		if math.Abs(a-b) > 0.01*b {
+			t.Fatalf("step %d: loss %v, Gorgonia %v", step, a, b)
+		}
+	}
+	whole, err := tr.Loss(rows) // more rows than MaxBatch
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := n.p.Clone()
+	if err := p.SetParameters(n.prediction, tr.Parameters()); err != nil {
+		t.Fatal(err)
+	}
+	if want := newOracle(p, n.prediction).loss(rows, n.prediction, n.target); math.Abs(whole-want) > tolerance*want {
+		t.Errorf("loss over all rows %v, want %v", whole, want)
+	}
+	if whole > first*0.8 {
+		t.Errorf("the loss went from %v to %v", first, whole)
+	}
+}
+
+// threads: the same bytes for any number of them, and in every run.
+func threads(t *testing.T, e kernels.Engine) {
+	n := autoencoder(18, []int{14, 7, 7}, kernels.Tanh)
+	sizes := []int{256, 1, 31, 100, 255, 256, 33}
+	var batches [][]float32
+	for _, s := range sizes {
+		batches = append(batches, n.rows(s))
+	}
+	var want [][]float32
+	var losses []float64
+	for run, count := range []int{1, 1, 2, 3, 16} {
+		tr := trainer(t, e, n, kernels.TrainOptions{Threads: count})
+		for i, rows := range batches {
+			loss, err := tr.Step(rows, 0.01)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if run == 0 {
+				losses = append(losses, loss)
+			} else if loss != losses[i] {
+				t.Errorf("%d threads: loss %d is %v, was %v", count, i, loss, losses[i])
+			}
+		}
+		if got := tr.Parameters(); run == 0 {
+			want = got
+		} else if err := sameAll(got, want); err != nil {
+			t.Errorf("%d threads: parameters: %v", count, err)
+		}
+	}
+}
+
+// nanLoss: a step that cannot be taken leaves weights and moments as they were.
+func nanLoss(t *testing.T, e kernels.Engine) {
+	n := autoencoder(5, []int{3}, kernels.Sigmoid)
+	a := trainer(t, e, n, kernels.TrainOptions{MaxBatch: 64, Threads: 2})
+	b := trainer(t, e, n, kernels.TrainOptions{MaxBatch: 64})
+	step := func(tr kernels.Trainer, rows []float32) float64 {
+		loss, err := tr.Step(rows, 0.01)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return loss
+	}
+	rows := n.rows(40)
+	for range 2 {
+		step(a, rows)
+		step(b, rows)
+	}
+	before := a.Parameters()
+	bad := append([]float32(nil), rows...)
+	bad[3] = infinite
+	if loss := step(a, bad); !math.IsNaN(loss) && !math.IsInf(loss, 0) {
+		t.Errorf("loss of a row with an infinity: %v", loss)
+	}
+	if err := sameAll(a.Parameters(), before); err != nil {
+		t.Errorf("a step whose loss is not finite changed the weights: %v", err)
+	}
+	for range 2 {
+		step(a, rows)
+		step(b, rows)
+	}
+	if err := sameAll(a.Parameters(), b.Parameters()); err != nil {
+		t.Errorf("a step whose loss is not finite left traces: %v", err)
+	}
+}
+
+// parameters: they are copies, in the program's order, and setting them starts afresh.
+func parameters(t *testing.T, e kernels.Engine) {
+	for _, n := range []*net{autoencoder(9, []int{5, 2, 5}, kernels.Tanh), branching()} {
+		tr := trainer(t, e, n, kernels.TrainOptions{})
+		if err := sameAll(tr.Parameters(), n.p.Parameters(n.prediction)); err != nil {
+			t.Errorf("%s: parameters of a fresh trainer: %v", n.name, err)
+		}
+		rows := n.rows(100)
+		initial := tr.Parameters()
+		run := func() [][]float32 {
+			for range 3 {
+				if _, err := tr.Step(rows, 0.01); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return tr.Parameters()
+		}
+		once := run()
+		if sameAll(initial, once) == nil {
+			t.Errorf("%s: three steps changed nothing", n.name)
+		}
+		if err := sameAll(initial, n.p.Parameters(n.prediction)); err != nil {
+			t.Errorf("%s: training changed the program or copies taken before: %v", n.name, err)
+		}
+		if err := tr.SetParameters(initial); err != nil {
+			t.Fatal(err)
+		}
+		if err := sameAll(tr.Parameters(), initial); err != nil {
+			t.Errorf("%s: parameters do not come back as they were set: %v", n.name, err)
+		}
+		if err := sameAll(run(), once); err != nil {
+			t.Errorf("%s: training again from the same parameters: %v", n.name, err)
+		}
+		if err := tr.SetParameters(initial[1:]); err == nil {
+			t.Errorf("%s: parameters of another shape are taken", n.name)
+		}
+		// What was trained scores as the trainer's loss says.
+		trained := n.p.Clone()
+		if err := trained.SetParameters(n.prediction, once); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := e.Scorer(trained); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// refusals: bad programs, options and rows are errors.
+func refusals(t *testing.T, e kernels.Engine) {
+	n := autoencoder(4, []int{2}, kernels.ReLU)
+	broken := n.p.Clone()
+	broken.Steps[1].(*kernels.Gemm).W = nil
+	if _, err := e.Scorer(broken); err == nil {
+		t.Error("a broken program gets a scorer")
+	}
+	for _, tt := range []struct {
+		name string
+		p    *kernels.Program
+		o    kernels.TrainOptions
+	}{
+		{"broken program", broken, kernels.TrainOptions{Prediction: n.prediction, Target: n.target}},
+		{"no such value", n.p, kernels.TrainOptions{Prediction: 99, Target: n.target}},
+		{"widths differ", n.p, kernels.TrainOptions{Prediction: 2, Target: n.target}},
+		{"nothing to train", n.p, kernels.TrainOptions{Prediction: n.target, Target: n.target}},
+		{"no gradient through a map", n.p, kernels.TrainOptions{Prediction: n.p.Reconstruction, Target: kernels.Input}},
+		{"negative batch", n.p, kernels.TrainOptions{Prediction: n.prediction, Target: n.target, MaxBatch: -1}},
+		{"negative threads", n.p, kernels.TrainOptions{Prediction: n.prediction, Target: n.target, Threads: -1}},
+		{"unknown loss", n.p, kernels.TrainOptions{Prediction: n.prediction, Target: n.target, Loss: 77}},
+	} {
+		if tr, err := e.Trainer(tt.p, tt.o); err == nil {
+			t.Errorf("%s: no error", tt.name)
+			tr.Close()
+		}
+	}
+	tr := trainer(t, e, n, kernels.TrainOptions{MaxBatch: 8})
+	for _, length := range []int{0, 3, 9 * 4} {
+		if _, err := tr.Step(make([]float32, length), 0.01); err == nil {
+			t.Errorf("a step on %d values of rows of 4, at most 8, is taken", length)
+		}
+	}
+	if err := tr.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := tr.Close(); err != nil {
+		t.Errorf("closing twice: %v", err)
+	}
+	if _, err := tr.Step(make([]float32, 4), 0.01); err == nil {
+		t.Error("a closed trainer takes a step")
+	}
+}
