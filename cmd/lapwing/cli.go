@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -417,16 +416,3 @@ func (a *app) jsonFlag(flags *pflag.FlagSet, doc string) {
 
 // printf writes to stdout.
 func (a *app) printf(format string, args ...any) { fmt.Fprintf(a.term, format, args...) }
-
-// username is who does things to models, for the record of who moved what.
-func (a *app) username() string {
-	host, _ := os.Hostname()
-	name := a.getenv("USER")
-	if name == "" {
-		name = "lapwing"
-	}
-	if host == "" {
-		return name
-	}
-	return name + "@" + host
-}

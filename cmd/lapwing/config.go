@@ -75,7 +75,7 @@ func (a *app) showConfig(cmd *cobra.Command, _ []string) error {
 
 // shown is a setting's value as it may be printed.
 func shown(s setting, v reflect.Value) string {
-	if s.secret {
+	if s.secret && !v.IsZero() {
 		return hidden
 	}
 	return hideURLs(formatValue(v))

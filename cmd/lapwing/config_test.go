@@ -292,7 +292,7 @@ kafka:
   sasl.oauthbearer.token.endpoint.url: https://user:%[1]s7@id.test/token
   ssl.ca.location: /etc/ca.pem
   sasl.username: alice
-pyroscope: {url: "http://user:%[1]s8@127.0.0.1:4040"}
+pyroscope: {url: "http://user:%[1]s8@127.0.0.1:4040", password: "%[1]s9"}
 `, mark)
 	t.Chdir(t.TempDir())
 	writeFile(t, defaultFile, text)
@@ -320,7 +320,7 @@ pyroscope: {url: "http://user:%[1]s8@127.0.0.1:4040"}
 	for k, v := range e.Kafka {
 		fmt.Fprintf(s, "cannot use %s=%s\n", k, v)
 	}
-	fmt.Fprintln(s, e.Pyroscope.URL, strings.Split(e.Pyroscope.URL, ":")[2])
+	fmt.Fprintln(s, e.Pyroscope.URL, e.Pyroscope.Password, strings.Split(e.Pyroscope.URL, ":")[2])
 	if strings.Contains(b.String(), mark) {
 		t.Errorf("stderr shows a secret:\n%s", b.String())
 	}

@@ -513,6 +513,7 @@ func (l *loader) flags(o loadOptions) {
 
 // check holds rules over several settings.
 func (l *loader) check() {
+	l.kafka()
 	outputs := map[string]int{}
 	for i := range l.e.Streams {
 		s := &l.e.Streams[i]

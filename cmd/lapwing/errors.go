@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/lapwing-stream/lapwing/stream"
+	"github.com/lapwing-stream/lapwing/trainer"
 )
 
 // Exit codes. 3 is fixed by the model topic's contract: another trainer published first.
@@ -85,7 +88,21 @@ func explain(err error) *fault {
 	if errors.As(err, &p) {
 		out.where = p.Where()
 	}
+	var room *stream.Error
+	if errors.As(err, &room) {
+		// What wraps it says during what; the room says what happened.
+		during, _, _ := strings.Cut(text, room.Error())
+		return &fault{what: during + room.What, where: room.Where, next: room.Next, cause: err}
+	}
+	var input *trainer.InputError
+	if errors.As(err, &input) {
+		return &fault{what: input.What, where: input.Place, next: input.Next, cause: err}
+	}
 	lines := strings.Split(strings.TrimSpace(text), "\n")
+	if len(lines) == 3 && out.next == "" { // what, where, next
+		out.next = strings.TrimPrefix(strings.TrimSpace(lines[2]), "next: ")
+		lines = lines[:2]
+	}
 	var rest []string
 	for _, l := range lines[1:] {
 		l = strings.TrimSpace(l)

@@ -91,7 +91,8 @@ func (b *liveBlock) clear() {
 // end is close with the lock held.
 func (b *liveBlock) end() {
 	b.t.live = nil
-	fmt.Fprint(b.t.out, plainText+wrapOn+showCursor)
+	// The line below the block may hold the ^C that the terminal echoed.
+	fmt.Fprint(b.t.out, "\r"+eraseLine+plainText+wrapOn+showCursor)
 }
 
 // above prints whole lines where the block begins and draws the block below them. The lock is held.

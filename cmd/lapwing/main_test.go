@@ -14,6 +14,10 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
+	if how := os.Getenv("LAPWING_TEST_LIVE"); how != "" {
+		liveProgram(how)
+		return
+	}
 	os.Exit(m.Run())
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"reflect"
 	"regexp"
 	"strings"
 )
@@ -32,6 +33,12 @@ func (e *effective) secrets() []string {
 	for k, v := range e.Kafka {
 		if secretProperty(k) && v != "" {
 			list = append(list, v)
+		}
+	}
+	root := reflect.ValueOf(e.Config)
+	for _, s := range declared() {
+		if s.secret && !root.FieldByIndex(s.index).IsZero() {
+			list = append(list, root.FieldByIndex(s.index).String())
 		}
 	}
 	for _, m := range userInfo.FindAllString(e.Pyroscope.URL, -1) {

@@ -35,7 +35,10 @@ type Config struct {
 
 // PyroscopeConfig says where profiles go.
 type PyroscopeConfig struct {
-	URL string `yaml:"url" default:"" unit:"URL" flag:"pyroscope-url" doc:"push profiles to this Pyroscope server; empty: no profiling"`
+	URL      string        `yaml:"url" default:"" unit:"URL" flag:"pyroscope-url" doc:"push profiles to this Pyroscope server; empty: no profiling"`
+	User     string        `yaml:"user" default:"" unit:"name" flag:"pyroscope-user" doc:"user for basic authentication there"`
+	Password string        `yaml:"password" default:"" unit:"secret" flag:"pyroscope-password" secret:"true" doc:"password of that user"`
+	Interval time.Duration `yaml:"interval" default:"15s" min:"1000000000" unit:"duration" flag:"pyroscope-interval" doc:"time between two uploads"`
 }
 
 // TrainConfig is the section of `lapwing train`.

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/lapwing-stream/lapwing/stream"
+)
+
+type hinted struct{ what, hint string }
+
+func (h hinted) Error() string { return h.what }
+func (h hinted) Hint() string  { return h.hint }
+
+func TestErrorsReadAsThreeLines(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		err  error
+		want string
+	}{
+		{"fault", usage("no such thing", "lapwing.yaml:3", "do that"), "lapwing: no such thing\n  lapwing.yaml:3\n  next: do that\n"},
+		{"wrapped fault", fmt.Errorf("around: %w", usage("no such thing", "", "do that")), "lapwing: no such thing\n  next: do that\n"},
+		{"of stream", &stream.Error{What: "no broker answers", Where: "127.0.0.1:1", Next: "start one"}, "lapwing: no broker answers\n  127.0.0.1:1\n  next: start one\n"},
+		{"of stream, wrapped", fmt.Errorf("training: %w", &stream.Error{What: "no broker answers", Where: "x"}), "lapwing: training: no broker answers\n  x\n"},
+		{"three lines", errors.New("what\n  where\n  try this"), "lapwing: what\n  where\n  next: try this\n"},
+		{"many lines", errors.New("what\none\ntwo\nnext: three\nfour"), "lapwing: what\n  one; two; four\n  next: three\n"},
+		{"hint", hinted{"there is no model cars", "train one"}, "lapwing: there is no model cars\n  next: train one\n"},
+		{"hint said twice", hinted{"there is no model cars; train one", "train one"}, "lapwing: there is no model cars\n  next: train one\n"},
+		{"plain", errors.New("it broke"), "lapwing: it broke\n"},
+		{"control characters", errors.New("it \x1b[31m broke"), "lapwing: it ·[31m broke\n"},
+		{"long", errors.New("topic cars, partition 3, offset 1234: the value is not a JSON object: unexpected end of the text after the key \"temp\", which began at byte 17 of 120"),
+			"lapwing: topic cars, partition 3, offset 1234\n  the value is not a JSON object: unexpected end of the text after the key \"temp\", which began at byte 17 of 120\n"},
+		{"joined", errors.Join(errors.New("one"), hinted{"two", "mend it"}), "lapwing: 2 things are wrong\n  one\n  two; mend it\n"},
+		{"joined, one", errors.Join(errors.New("one")), "lapwing: one\n"},
+		{"two causes", fmt.Errorf("%w and %w", errors.New("one"), errors.New("two")), "lapwing: one and two\n"},
+	} {
+		var b bytes.Buffer
+		printError(&b, c.err)
+		if b.String() != c.want {
+			t.Errorf("%s:\n%swant\n%s", c.name, &b, c.want)
+		}
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want int
+	}{
+		{nil, 0}, {errors.New("x"), 1}, {usage("x", "", ""), 2}, {fmt.Errorf("a: %w", usage("x", "", "")), 2},
+		{&fault{what: "x", code: exitOvertaken}, 3}, {fmt.Errorf("a: %w", context.Canceled), 130}, {&faults{code: exitUsage}, 2},
+	} {
+		if got := exitCode(c.err); got != c.want {
+			t.Errorf("%v exits with %d, want %d", c.err, got, c.want)
+		}
+	}
+}
+
+func TestNearest(t *testing.T) {
+	names := []string{"train", "serve", "score", "models", "tail", "version"}
+	for in, want := range map[string]string{
+		"trian": "train", "serv": "serve", "SCORE": "score", "model": "models", "tial": "tail", "xyzzy": "", "": "", "versoin": "version", "completely-else": "",
+	} {
+		if got := nearest(in, names); got != want {
+			t.Errorf("nearest(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestKafkaPropertiesAreKnown_Case8_02(t *testing.T) {
+	for _, p := range kafkaProperties {
+		err := (&stream.Options{Properties: map[string]string{"bootstrap.servers": "x:1", p: "nonsense"}}).Validate()
+		if err != nil && strings.Contains(err.Error(), "No such configuration property") {
+			t.Errorf("librdkafka has no %s", p)
+		}
+	}
+	_, err := load(t, `kafka:
+  enable.auto.commit: true
+  isolation.level: read_uncommitted
+  sesion.timeout.ms: 1
+  transactional.id: x
+  bootstrap.server: localhost:9092
+  linger.ms: often
+`, loadOptions{})
+	var b bytes.Buffer
+	printError(&b, err)
+	golden(t, "kafka_faults.golden", b.Bytes())
+}
