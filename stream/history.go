@@ -1,0 +1,451 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
+)
+
+// HistoryOptions configure a bounded read.
+type HistoryOptions struct {
+	// MaxBatch bounds a batch. Records; default 4096.
+	MaxBatch int
+	// Readers is the number of consumers that share the partitions. Default 2, or one a partition if there are fewer: one
+	// consumer's per-message calls keep one core busy.
+	Readers int
+	// Ahead is how many finished batches wait for Next. Batches; default 8.
+	Ahead int
+	// Stall is how long no partition of a reader may make progress before the read fails. Seconds; default 60s.
+	Stall time.Duration
+}
+
+// Validate reports every fault of o at once.
+func (o *HistoryOptions) Validate() error {
+	if o.MaxBatch < 0 || o.Readers < 0 || o.Ahead < 0 || o.Stall < 0 {
+		return fmt.Errorf("HistoryOptions %+v: no field may be negative", *o)
+	}
+	return nil
+}
+
+// RangeResult is what became of a Range.
+type RangeResult struct {
+	Range
+	Records int64
+	Lost    int64 // offsets that retention deleted before they could be read
+}
+
+// History is a bounded read in progress.
+type History struct {
+	c      *Client
+	topic  string
+	o      HistoryOptions
+	cancel context.CancelFunc
+	out    chan *Batch
+	parts  []*part
+
+	wg   sync.WaitGroup
+	once sync.Once
+	mu   sync.Mutex
+	err  error
+}
+
+// part is one partition's progress; owned by its reader until out is closed.
+type part struct {
+	Range
+	pos     int64 // next offset wanted: past the last record, or the end that the broker reported
+	records int64
+	lost    int64
+	batch   *Batch
+	done    bool
+	moved   time.Time
+	warned  bool
+}
+
+// ReadRanges reads ranges of topic, all partitions in parallel, committed records only. It ends at the ranges' ends, which do not
+// move, however much is produced meanwhile; a range whose last offsets hold no record (transaction markers, compacted, deleted) ends
+// when the reader's position has passed it.
+func (c *Client) ReadRanges(ctx context.Context, topic string, ranges []Range, o HistoryOptions) (*History, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	n, err := c.Partitions(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	if o.MaxBatch == 0 {
+		o.MaxBatch = 4096
+	}
+	if o.Readers == 0 {
+		o.Readers = 2
+	}
+	if o.Ahead == 0 {
+		o.Ahead = 8
+	}
+	if o.Stall == 0 {
+		o.Stall = time.Minute
+	}
+	h := &History{c: c, topic: topic, o: o, out: make(chan *Batch, o.Ahead)}
+	seen := map[int32]bool{}
+	var todo []*part
+	for _, r := range ranges {
+		if r.Partition < 0 || int(r.Partition) >= n || seen[r.Partition] || r.From < 0 {
+			return nil, &Error{What: "the range cannot be read", Where: fmt.Sprintf("topic %s, partition %d, offsets %d to %d", topic, r.Partition, r.From, r.To),
+				Next: fmt.Sprintf("name each of the partitions 0 to %d once, with offsets from 0", n-1)}
+		}
+		seen[r.Partition] = true
+		p := &part{Range: r, pos: r.From, done: r.From >= r.To}
+		h.parts = append(h.parts, p)
+		if !p.done {
+			todo = append(todo, p)
+		}
+	}
+	ctx, h.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	// Largest first, each to the reader with the least to do.
+	slices.SortStableFunc(todo, func(a, b *part) int { return int((b.To - b.From) - (a.To - a.From)) })
+	shares := make([][]*part, min(o.Readers, len(todo)))
+	loads := make([]int64, len(shares))
+	for _, p := range todo {
+		i := slices.Index(loads, slices.Min(loads))
+		shares[i], loads[i] = append(shares[i], p), loads[i]+p.To-p.From
+	}
+	for _, s := range shares {
+		k, err := c.consumer(map[string]any{"group.id": "lapwing-history"})
+		if err == nil {
+			r := &rangeReader{h: h, k: k, parts: s, by: map[int32]*part{}}
+			for _, p := range s {
+				r.by[p.Partition] = p
+			}
+			if err = k.Assign(r.positions(s)); err == nil {
+				h.wg.Go(func() { r.run(ctx) })
+				continue
+			}
+			k.Close()
+		}
+		h.cancel()
+		h.wg.Wait()
+		return nil, err
+	}
+	go func() {
+		h.wg.Wait()
+		close(h.out)
+	}()
+	return h, nil
+}
+
+// Next gives the following batch: records of one partition in offset order; partitions interleave. io.EOF at the end.
+func (h *History) Next(ctx context.Context) (*Batch, error) {
+	select {
+	case b, ok := <-h.out:
+		if ok {
+			return b, nil
+		}
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.err != nil {
+			return nil, h.err
+		}
+		return nil, io.EOF
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Results is what became of each range, in the order given. Only after Next has returned io.EOF.
+func (h *History) Results() []RangeResult {
+	out := make([]RangeResult, len(h.parts))
+	for i, p := range h.parts {
+		out[i] = RangeResult{p.Range, p.records, p.lost}
+	}
+	return out
+}
+
+// Close ends the read. Batches that were handed out stay valid.
+func (h *History) Close() {
+	h.once.Do(func() {
+		h.fail(ErrClosed)
+		for b := range h.out { // until the readers have seen it and ended
+			b.Release()
+		}
+	})
+}
+
+func (h *History) fail(err error) {
+	h.mu.Lock()
+	if h.err == nil {
+		h.err = err
+	}
+	h.mu.Unlock()
+	h.cancel()
+}
+
+// rangeReader is one consumer and its share of the partitions.
+type rangeReader struct {
+	h      *History
+	k      *kafka.Consumer
+	parts  []*part
+	by     map[int32]*part
+	last   *part
+	reset  error // an out-of-range report that has not been looked into
+	resets int   // such reports in a row without a record between them
+}
+
+func (r *rangeReader) positions(parts []*part) []kafka.TopicPartition {
+	out := make([]kafka.TopicPartition, len(parts))
+	for i, p := range parts {
+		out[i] = kafka.TopicPartition{Topic: &r.h.topic, Partition: p.Partition, Offset: kafka.Offset(p.pos)}
+	}
+	return out
+}
+
+func (r *rangeReader) run(ctx context.Context) {
+	defer func() {
+		if err := closeConsumer(r.k, 5*time.Second); err != nil {
+			r.h.c.log.Warn("history reader", "topic", r.h.topic, "err", err)
+		}
+	}()
+	open := len(r.parts)
+	now := time.Now()
+	for _, p := range r.parts {
+		p.moved = now
+	}
+	for open > 0 && ctx.Err() == nil {
+		ev := r.k.Poll(0)
+		if ev == nil { // dry: hand out what there is, then wait
+			for _, p := range r.parts {
+				if !r.flush(ctx, p) {
+					return
+				}
+			}
+			if r.reset != nil {
+				n, err := r.outOfRange(ctx, r.reset)
+				open -= n
+				r.reset = nil
+				if err != nil {
+					if ctx.Err() == nil {
+						r.h.fail(err)
+					}
+					return
+				}
+				continue
+			}
+			if ev = r.k.Poll(100); ev == nil {
+				if err := r.stalled(); err != nil {
+					r.h.fail(err)
+					return
+				}
+				continue
+			}
+		}
+		switch e := ev.(type) {
+		case *kafka.Message:
+			p := r.last
+			if p == nil || p.Partition != e.TopicPartition.Partition {
+				p = r.by[e.TopicPartition.Partition]
+				r.last = p
+			}
+			if p.done || e.TopicPartition.Error != nil {
+				continue
+			}
+			o := int64(e.TopicPartition.Offset)
+			if o < p.pos {
+				continue // fetched before the position was moved
+			}
+			r.resets = 0
+			if o < p.To {
+				if p.batch == nil {
+					p.batch = newBatch()
+				}
+				p.batch.add(e)
+				p.records++
+				p.pos = o + 1
+			} else {
+				p.pos = p.To // the range's last offsets hold no record
+			}
+			if p.pos >= p.To {
+				open--
+				if !r.finish(ctx, p) {
+					return
+				}
+			} else if len(p.batch.Records) >= r.h.o.MaxBatch && !r.flush(ctx, p) {
+				return
+			}
+		case kafka.PartitionEOF:
+			p := r.by[e.Partition]
+			if p == nil || p.done {
+				continue
+			}
+			if o := int64(e.Offset); o > p.pos {
+				p.pos, p.moved = o, time.Now()
+			}
+			if p.pos >= p.To {
+				open--
+				if !r.finish(ctx, p) {
+					return
+				}
+			}
+		case kafka.Error:
+			if err := r.failed(e); err != nil {
+				r.h.fail(err)
+				return
+			}
+		}
+	}
+}
+
+// flush hands out p's batch, if it has one. While the caller is slow this waits, and time that it waits is not a stall.
+func (r *rangeReader) flush(ctx context.Context, p *part) bool {
+	if p.batch == nil {
+		return true
+	}
+	b := p.batch
+	p.batch = nil
+	select {
+	case r.h.out <- b:
+	default:
+		select {
+		case r.h.out <- b:
+			now := time.Now()
+			for _, q := range r.parts {
+				q.moved = now
+			}
+		case <-ctx.Done():
+			b.Release()
+			return false
+		}
+	}
+	p.moved, p.warned = time.Now(), false
+	return true
+}
+
+// finish ends a partition: nothing more is fetched from it.
+func (r *rangeReader) finish(ctx context.Context, p *part) bool {
+	p.done = true
+	p.pos = min(p.pos, p.To)
+	if err := r.k.IncrementalUnassign(r.positions([]*part{p})); err != nil {
+		r.h.c.log.Debug("history reader: unassign", "topic", r.h.topic, "partition", p.Partition, "err", err)
+	}
+	return r.flush(ctx, p)
+}
+
+// stalled names partitions without progress, and gives up when none has made any for Stall. A broker that merely pauses is waited
+// for; a shorter history is never handed out as the whole.
+func (r *rangeReader) stalled() error {
+	var oldest *part
+	newest := time.Time{}
+	for _, p := range r.parts {
+		if p.done {
+			continue
+		}
+		if p.moved.After(newest) {
+			newest = p.moved
+		}
+		if oldest == nil || p.moved.Before(oldest.moved) {
+			oldest = p
+		}
+		if !p.warned && time.Since(p.moved) > min(10*time.Second, r.h.o.Stall/2) {
+			p.warned = true
+			r.h.c.log.Warn("no progress: waiting for the broker", "topic", r.h.topic, "partition", p.Partition, "offset", p.pos, "end", p.To)
+		}
+	}
+	if oldest == nil || time.Since(newest) < r.h.o.Stall {
+		return nil
+	}
+	return r.lost(oldest, fmt.Errorf("no answer from %s for %v", r.h.c.Brokers(), r.h.o.Stall))
+}
+
+func (r *rangeReader) lost(p *part, err error) error {
+	return &LostError{Topic: r.h.topic, Partition: p.Partition, At: p.pos, To: p.To, Records: p.records, Err: err}
+}
+
+// failed deals with an error event. An offset out of range waits until the queue is empty: the event does not name its partition,
+// and records of another one that retention has overtaken too may still stand in the queue, to be read.
+func (r *rangeReader) failed(e kafka.Error) error {
+	switch e.Code() {
+	case kafka.ErrAutoOffsetReset, kafka.ErrOffsetOutOfRange:
+		r.reset = e
+		return nil
+	case kafka.ErrUnknownTopicOrPart, kafka.ErrUnknownTopic, kafka.ErrUnknownPartition, kafka.ErrTopicAuthorizationFailed, kafka.ErrUnknownTopicID:
+		for _, p := range r.parts {
+			if !p.done {
+				return r.lost(p, e)
+			}
+		}
+	}
+	if e.IsFatal() {
+		return r.lost(r.parts[0], e)
+	}
+	r.h.c.log.Debug("history reader", "topic", r.h.topic, "err", r.h.c.scrub(e.Error()))
+	return nil
+}
+
+// outOfRange: retention has deleted what was to be read next. The read goes on at the oldest kept record, and the loss is
+// counted; jumping to the end, as the default elsewhere, would leave out everything still kept between.
+func (r *rangeReader) outOfRange(ctx context.Context, e error) (ended int, err error) {
+	var tps []TopicPartition
+	for _, p := range r.parts {
+		if !p.done {
+			tps = append(tps, TopicPartition{r.h.topic, p.Partition})
+		}
+	}
+	if len(tps) == 0 {
+		return 0, nil
+	}
+	actx, cancel := context.WithTimeout(ctx, r.h.o.Stall)
+	defer cancel()
+	low, high, err := r.h.c.lowHigh(actx, tps, kafka.IsolationLevelReadUncommitted)
+	if err != nil {
+		return 0, err
+	}
+	moved := false
+	for _, tp := range tps {
+		p := r.by[tp.Partition]
+		if p.pos > high[tp] {
+			return ended, r.lost(p, errors.New("the log is shorter than it was: the topic was likely recreated"))
+		}
+		if low[tp] <= p.pos {
+			continue
+		}
+		moved = true
+		gone := min(low[tp], p.To) - p.pos
+		p.lost += gone
+		p.pos = min(low[tp], p.To)
+		p.moved = time.Now()
+		r.h.c.log.Warn("retention deleted records before they were read", "topic", r.h.topic, "partition", p.Partition, "lost", gone, "goes_on_at", p.pos)
+		if p.pos >= p.To {
+			ended++
+			if !r.finish(ctx, p) {
+				return ended, ctx.Err()
+			}
+		} else if err := r.reassign(p); err != nil {
+			return ended, r.lost(p, err)
+		}
+	}
+	if moved {
+		return ended, nil
+	}
+	// In range after all (a leader that lags after an election): try again where we are, but not for ever.
+	if r.resets++; r.resets > 20 {
+		return ended, r.lost(r.by[tps[0].Partition], e)
+	}
+	pause(ctx, 100*time.Millisecond)
+	for _, tp := range tps {
+		if err := r.reassign(r.by[tp.Partition]); err != nil {
+			return ended, r.lost(r.by[tp.Partition], err)
+		}
+	}
+	return ended, nil
+}
+
+func (r *rangeReader) reassign(p *part) error {
+	at := r.positions([]*part{p})
+	if err := r.k.IncrementalUnassign(at); err != nil {
+		return err
+	}
+	return r.k.IncrementalAssign(at)
+}

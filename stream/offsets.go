@@ -1,0 +1,214 @@
+package stream
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
+)
+
+// Range is the offsets [From, To) of one partition.
+type Range struct {
+	Partition int32
+	From, To  int64
+}
+
+// Ranges is what topic holds now: earliest kept offset .. last stable offset, every partition, ascending. The last stable offset
+// stands before the first record of a transaction that is still open.
+func (c *Client) Ranges(ctx context.Context, topic string) ([]Range, error) {
+	return c.ends(ctx, topic, kafka.IsolationLevelReadCommitted)
+}
+
+// Watermarks is log start and high watermark of every partition, ascending; records of open transactions count.
+func (c *Client) Watermarks(ctx context.Context, topic string) ([]Range, error) {
+	return c.ends(ctx, topic, kafka.IsolationLevelReadUncommitted)
+}
+
+func (c *Client) ends(ctx context.Context, topic string, level kafka.IsolationLevel) ([]Range, error) {
+	ctx, cancel := withDeadline(ctx)
+	defer cancel()
+	n, err := c.Partitions(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	tps := make([]TopicPartition, n)
+	for i := range tps {
+		tps[i] = TopicPartition{topic, int32(i)}
+	}
+	low, high, err := c.lowHigh(ctx, tps, level)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Range, n)
+	for i, tp := range tps {
+		// Retention may pass the end between the two requests; an empty range is then right.
+		out[i] = Range{tp.Partition, low[tp], max(high[tp], low[tp])}
+	}
+	return out, nil
+}
+
+func (c *Client) lowHigh(ctx context.Context, tps []TopicPartition, level kafka.IsolationLevel) (low, high map[TopicPartition]int64, err error) {
+	if low, err = c.listOffsets(ctx, tps, kafka.EarliestOffsetSpec, level); err == nil {
+		high, err = c.listOffsets(ctx, tps, kafka.LatestOffsetSpec, level)
+	}
+	return low, high, err
+}
+
+func (c *Client) listOffsets(ctx context.Context, tps []TopicPartition, spec kafka.OffsetSpec, level kafka.IsolationLevel) (map[TopicPartition]int64, error) {
+	out := make(map[TopicPartition]int64, len(tps))
+	if len(tps) == 0 {
+		return out, nil
+	}
+	ask := make(map[kafka.TopicPartition]kafka.OffsetSpec, len(tps))
+	names := map[string]*string{}
+	for _, tp := range tps {
+		ask[kafka.TopicPartition{Topic: intern(names, tp.Topic), Partition: tp.Partition}] = spec
+	}
+	r, err := c.admin.ListOffsets(ctx, ask, kafka.SetAdminIsolationLevel(level))
+	if err != nil {
+		return nil, c.adminErr("offsets could not be read", "topic "+tps[0].Topic, err)
+	}
+	for tp, info := range r.ResultInfos {
+		if info.Error.Code() != kafka.ErrNoError {
+			return nil, c.adminErr("offsets could not be read", fmt.Sprintf("topic %s, partition %d", *tp.Topic, tp.Partition), info.Error)
+		}
+		out[TopicPartition{*tp.Topic, tp.Partition}] = int64(info.Offset)
+	}
+	if len(out) != len(tps) {
+		return nil, c.adminErr("offsets could not be read", "topic "+tps[0].Topic, fmt.Errorf("%d of %d partitions answered", len(out), len(tps)))
+	}
+	return out, nil
+}
+
+func intern(names map[string]*string, topic string) *string {
+	if names[topic] == nil {
+		names[topic] = &topic
+	}
+	return names[topic]
+}
+
+// OffsetsForTime gives, for every partition, the first offset whose record is at or after ms (milliseconds since 1970); the
+// end where there is none.
+func (c *Client) OffsetsForTime(ctx context.Context, topic string, ms int64) (map[int32]int64, error) {
+	ctx, cancel := withDeadline(ctx)
+	defer cancel()
+	ends, err := c.Watermarks(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	tps := make([]TopicPartition, len(ends))
+	for i, r := range ends {
+		tps[i] = TopicPartition{topic, r.Partition}
+	}
+	at, err := c.listOffsets(ctx, tps, kafka.NewOffsetSpecForTimestamp(ms), kafka.IsolationLevelReadUncommitted)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[int32]int64, len(ends))
+	for _, r := range ends {
+		if o := at[TopicPartition{topic, r.Partition}]; o >= 0 {
+			out[r.Partition] = o
+		} else {
+			out[r.Partition] = r.To
+		}
+	}
+	return out, nil
+}
+
+// Committed gives the group's committed offsets of topics; a partition without a commit is absent. It waits for offsets that
+// an open transaction holds back.
+func (c *Client) Committed(ctx context.Context, group string, topics []string) (map[TopicPartition]int64, error) {
+	ctx, cancel := withDeadline(ctx)
+	defer cancel()
+	var ask []kafka.TopicPartition
+	for _, t := range topics {
+		n, err := c.Partitions(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		for p := range n {
+			ask = append(ask, kafka.TopicPartition{Topic: &t, Partition: int32(p)})
+		}
+	}
+	return c.committed(ctx, group, ask)
+}
+
+func (c *Client) committed(ctx context.Context, group string, ask []kafka.TopicPartition) (map[TopicPartition]int64, error) {
+	where := "group " + group
+	for {
+		r, err := c.admin.ListConsumerGroupOffsets(ctx, []kafka.ConsumerGroupTopicPartitions{{Group: group, Partitions: ask}}, kafka.SetAdminRequireStableOffsets(true))
+		out := map[TopicPartition]int64{}
+		if err == nil {
+			for _, tp := range r.ConsumerGroupsTopicPartitions[0].Partitions {
+				if tp.Error != nil {
+					err = tp.Error
+				} else if tp.Offset >= 0 {
+					out[TopicPartition{*tp.Topic, tp.Partition}] = int64(tp.Offset)
+				}
+			}
+		}
+		if err == nil {
+			return out, nil
+		}
+		switch code(err) {
+		case kafka.ErrUnstableOffsetCommit, kafka.ErrCoordinatorLoadInProgress, kafka.ErrCoordinatorNotAvailable, kafka.ErrNotCoordinator:
+		default:
+			return nil, c.adminErr("committed offsets could not be read", where, err)
+		}
+		if !pause(ctx, 0) {
+			return nil, c.adminErr("committed offsets could not be read", where, err)
+		}
+	}
+}
+
+// CommitInitial commits offsets for a group that has no members. Where it has some, the broker refuses and their offsets stand:
+// false, nil.
+func (c *Client) CommitInitial(ctx context.Context, group string, offsets map[TopicPartition]int64) (ok bool, err error) {
+	ctx, cancel := withDeadline(ctx)
+	defer cancel()
+	names := map[string]*string{}
+	var set []kafka.TopicPartition
+	for tp, o := range offsets {
+		set = append(set, kafka.TopicPartition{Topic: intern(names, tp.Topic), Partition: tp.Partition, Offset: kafka.Offset(o)})
+	}
+	if len(set) == 0 {
+		return true, nil
+	}
+	for {
+		r, err := c.admin.AlterConsumerGroupOffsets(ctx, []kafka.ConsumerGroupTopicPartitions{{Group: group, Partitions: set}})
+		if err == nil {
+			for _, tp := range r.ConsumerGroupsTopicPartitions[0].Partitions {
+				if tp.Error != nil && code(tp.Error) != kafka.ErrNoError {
+					err = tp.Error
+				}
+			}
+		}
+		switch code(err) {
+		case kafka.ErrNoError:
+			if err == nil {
+				return true, nil
+			}
+		case kafka.ErrUnknownMemberID, kafka.ErrIllegalGeneration, kafka.ErrRebalanceInProgress, kafka.ErrNonEmptyGroup, kafka.ErrGroupSubscribedToTopic,
+			kafka.ErrFencedInstanceID, kafka.ErrFencedMemberEpoch, kafka.ErrStaleMemberEpoch:
+			return false, nil
+		case kafka.ErrCoordinatorLoadInProgress, kafka.ErrCoordinatorNotAvailable, kafka.ErrNotCoordinator:
+			if pause(ctx, 0) {
+				continue
+			}
+		}
+		return false, c.adminErr("the first offsets could not be committed", "group "+group, err)
+	}
+}
+
+func sortTPs(tps []TopicPartition) {
+	slices.SortFunc(tps, func(a, b TopicPartition) int {
+		if a.Topic != b.Topic {
+			if a.Topic < b.Topic {
+				return -1
+			}
+			return 1
+		}
+		return int(a.Partition) - int(b.Partition)
+	})
+}

@@ -1,0 +1,456 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
+)
+
+// ProducerOptions configure a producer.
+type ProducerOptions struct {
+	// Linger is how long a batch may wait for company. Milliseconds resolution; default 0: what is there goes at once, and
+	// batches form while requests are on their way.
+	Linger time.Duration
+	// Compression is none, gzip, snappy, lz4 or zstd. Default none.
+	Compression string
+	// MaxQueued bounds the records that are not acknowledged yet. Records; default 16384. While a partition has no leader,
+	// librdkafka burns a core on a hundred thousand waiting records and nothing on a few thousand.
+	MaxQueued int
+}
+
+// Validate reports every fault of o at once.
+func (o *ProducerOptions) Validate() error {
+	var errs []error
+	if o.Linger < 0 {
+		errs = append(errs, fmt.Errorf("Linger is %v: must not be negative", o.Linger))
+	}
+	switch o.Compression {
+	case "", "none", "gzip", "snappy", "lz4", "zstd":
+	default:
+		errs = append(errs, fmt.Errorf("Compression is %q: none, gzip, snappy, lz4 or zstd", o.Compression))
+	}
+	if o.MaxQueued < 0 || o.MaxQueued > 10_000_000 {
+		errs = append(errs, fmt.Errorf("MaxQueued is %d: 1 to 10000000", o.MaxQueued))
+	}
+	return errors.Join(errs...)
+}
+
+// Producer is an idempotent producer. Safe for concurrent use; records of one partition keep the order of their Produce calls.
+type Producer struct {
+	c     *Client
+	p     *kafka.Producer
+	max   int64
+	done  chan struct{} // the acknowledgement reader has ended
+	known sync.Map      // topic -> *string, topics that were seen to exist
+
+	mu     sync.Mutex
+	sent   int64 // records handed to librdkafka
+	acked  int64 // records with a delivery report, good or bad
+	err    error // the first failed delivery
+	wake   chan struct{}
+	closed bool
+}
+
+// Producer makes an idempotent producer.
+func (c *Client) Producer(ctx context.Context, o ProducerOptions) (*Producer, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	return c.producer(o, nil)
+}
+
+func (c *Client) producer(o ProducerOptions, role map[string]any) (*Producer, error) {
+	if o.MaxQueued == 0 {
+		o.MaxQueued = 16384
+	}
+	set := map[string]any{
+		"enable.idempotence":           true,
+		"acks":                         "all",
+		"partitioner":                  "murmur2_random",
+		"linger.ms":                    strconv.FormatFloat(float64(o.Linger.Microseconds())/1000, 'f', -1, 64),
+		"queue.buffering.max.messages": o.MaxQueued,
+		"go.delivery.report.fields":    "none",
+		"go.events.channel.size":       4096,
+		"go.produce.channel.size":      0,
+	}
+	if o.Compression != "" {
+		set["compression.type"] = o.Compression
+	}
+	cfg := c.config(map[string]string{
+		// Requests that wait for a leader are retried inside librdkafka for so long; then the record's delivery has failed.
+		"message.timeout.ms":         "300000",
+		"queue.buffering.max.kbytes": "65536",
+	}, set, role)
+	p, err := kafka.NewProducer(cfg)
+	if err != nil {
+		return nil, &Error{What: "the producer could not be made", Where: c.scrub(err.Error()), Next: "correct the kafka properties", Err: err}
+	}
+	pr := &Producer{c: c, p: p, max: int64(o.MaxQueued), done: make(chan struct{}), wake: make(chan struct{})}
+	go pr.acknowledge()
+	return pr, nil
+}
+
+// acknowledge counts delivery reports, many under one lock. It ends when Close closes the channel.
+func (p *Producer) acknowledge() {
+	defer close(p.done)
+	events := p.p.Events()
+	for e := range events {
+		var n int64
+		var first error
+		for {
+			switch e := e.(type) {
+			case *kafka.Message:
+				n++
+				if err := e.TopicPartition.Error; err != nil && first == nil {
+					first = p.failed(*e.TopicPartition.Topic, e.TopicPartition.Partition, err)
+				}
+			case kafka.Error:
+				if e.IsFatal() && first == nil {
+					first = fromProducer(e)
+				}
+			}
+			if n >= 1024 {
+				break
+			}
+			var more bool
+			select {
+			case e, more = <-events:
+			default:
+			}
+			if !more {
+				break
+			}
+		}
+		p.mu.Lock()
+		p.acked += n
+		if p.err == nil {
+			p.err = first
+		}
+		close(p.wake)
+		p.wake = make(chan struct{})
+		p.mu.Unlock()
+	}
+}
+
+func (p *Producer) failed(topic string, partition int32, err error) error {
+	next := "check the broker's log"
+	switch code(err) {
+	case kafka.ErrMsgSizeTooLarge:
+		next = "raise message.max.bytes here and max.message.bytes of the topic"
+	case kafka.ErrMsgTimedOut:
+		next = "the partition had no leader for message.timeout.ms; check the brokers"
+	case kafka.ErrTopicAuthorizationFailed:
+		next = "grant WRITE on the topic"
+	case kafka.ErrClusterAuthorizationFailed:
+		next = "grant IDEMPOTENT_WRITE on the cluster, or WRITE on the topic"
+	}
+	return &Error{What: "a record was not delivered: " + p.c.scrub(err.Error()), Where: fmt.Sprintf("topic %s, partition %d", topic, partition),
+		Next: next, Err: fromProducer(err)}
+}
+
+// name checks once that a topic exists: a producer that asked for metadata of a missing one could create it by accident.
+func (p *Producer) name(ctx context.Context, topic string) (*string, error) {
+	if s, ok := p.known.Load(topic); ok {
+		return s.(*string), nil
+	}
+	if _, err := p.c.Partitions(ctx, topic); err != nil {
+		return nil, err
+	}
+	s, _ := p.known.LoadOrStore(topic, &topic)
+	return s.(*string), nil
+}
+
+// Timestamps that librdkafka can carry: the Go client multiplies into nanoseconds (2262-04-11), and takes 0 to mean "now".
+const (
+	minTime = 1
+	maxTime = 9223372036854
+)
+
+// Produce queues records, in order; it blocks while the queue is full, and returns an earlier delivery failure. The records'
+// bytes are copied before it returns. Time 0 is sent as 1 ms (0 means "now" to librdkafka), beyond the year 2262 as its start.
+func (p *Producer) Produce(ctx context.Context, records []Record) error {
+	var msg kafka.Message
+	var hdrs []kafka.Header
+	var topic *string
+	room := int64(0) // what is known to fit without asking again
+	for i := range records {
+		r := &records[i]
+		if topic == nil || *topic != r.Topic {
+			t, err := p.name(ctx, r.Topic)
+			if err != nil {
+				p.unreserve(room)
+				return err
+			}
+			topic = t
+		}
+		msg = kafka.Message{TopicPartition: kafka.TopicPartition{Topic: topic, Partition: r.Partition}, Key: r.Key, Value: r.Value}
+		if r.Partition < 0 {
+			msg.TopicPartition.Partition = kafka.PartitionAny
+		}
+		if r.Time >= 0 {
+			msg.Timestamp = time.UnixMilli(min(max(r.Time, minTime), maxTime))
+		}
+		if len(r.Headers) > 0 {
+			hdrs = hdrs[:0]
+			for _, h := range r.Headers {
+				hdrs = append(hdrs, kafka.Header{Key: h.Key, Value: h.Value})
+			}
+			msg.Headers = hdrs
+		}
+		for {
+			if room <= 0 {
+				var err error
+				if room, err = p.reserve(ctx, int64(len(records)-i)); err != nil {
+					return err
+				}
+			}
+			err := p.p.Produce(&msg, nil)
+			if err == nil {
+				room--
+				break
+			}
+			if code(err) != kafka.ErrQueueFull {
+				p.unreserve(room)
+				return p.failed(r.Topic, r.Partition, err)
+			}
+			// Bytes, not records, fill the queue: wait for acknowledgements, and give back what was reserved.
+			p.unreserve(room)
+			room = 0
+			if err := p.progress(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// reserve waits for room and takes up to n of it.
+func (p *Producer) reserve(ctx context.Context, n int64) (int64, error) {
+	p.mu.Lock()
+	for {
+		if p.err != nil || p.closed {
+			err := p.err
+			if err == nil {
+				err = ErrClosed
+			}
+			p.mu.Unlock()
+			return 0, err
+		}
+		if free := p.max - (p.sent - p.acked); free > 0 {
+			n = min(n, free)
+			p.sent += n
+			p.mu.Unlock()
+			return n, nil
+		}
+		if err := p.wait(ctx); err != nil {
+			p.mu.Unlock()
+			return 0, err
+		}
+	}
+}
+
+func (p *Producer) unreserve(n int64) {
+	if n > 0 {
+		p.mu.Lock()
+		p.sent -= n
+		close(p.wake)
+		p.wake = make(chan struct{})
+		p.mu.Unlock()
+	}
+}
+
+// wait gives up the lock until something was acknowledged.
+func (p *Producer) wait(ctx context.Context) error {
+	w := p.wake
+	p.mu.Unlock()
+	defer p.mu.Lock()
+	select {
+	case <-w:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (p *Producer) progress(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.acked >= p.sent {
+		return nil
+	}
+	return p.wait(ctx)
+}
+
+// Flush waits until every record queued before it is acknowledged, and returns the first failure. It waits for delivery
+// reports as they come: librdkafka's own flush returns in steps of 100 ms.
+func (p *Producer) Flush(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for upTo := p.sent; p.acked < upTo && p.err == nil; {
+		if err := p.wait(ctx); err != nil {
+			return &Error{What: "records are not acknowledged", Where: fmt.Sprintf("%d records waiting for %s", upTo-p.acked, p.c.Brokers()),
+				Next: "check the brokers", Err: err}
+		}
+	}
+	return p.err
+}
+
+// Queued is the number of records that are not acknowledged yet.
+func (p *Producer) Queued() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return int(p.sent - p.acked)
+}
+
+// reset forgets a failure, once the records it concerns are to be written anew.
+func (p *Producer) reset() {
+	p.mu.Lock()
+	p.err = nil
+	p.mu.Unlock()
+}
+
+// Close flushes while ctx lasts, then gives up what is left, and says how much.
+func (p *Producer) Close(ctx context.Context) error {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return nil
+	}
+	p.closed = true
+	close(p.wake)
+	p.wake = make(chan struct{})
+	p.mu.Unlock()
+	err := p.Flush(ctx)
+	p.destroy()
+	return err
+}
+
+func (p *Producer) destroy() {
+	if p.Queued() > 0 {
+		p.p.Purge(kafka.PurgeInFlight | kafka.PurgeQueue | kafka.PurgeNonBlocking)
+	}
+	p.p.Close()
+	<-p.done
+}
+
+// Transactor is a transactional producer. One goroutine at a time.
+type Transactor struct {
+	p    *Producer
+	id   string
+	open bool
+}
+
+// Transactor makes a transactional producer whose transactions are initialised: older ones with the same id are fenced, and what
+// they left open is aborted. The broker aborts a transaction that stays open for longer than timeout (seconds; 0 = 60 s).
+func (c *Client) Transactor(ctx context.Context, id string, timeout time.Duration) (*Transactor, error) {
+	ctx, cancel := withDeadline(ctx)
+	defer cancel()
+	if timeout == 0 {
+		timeout = time.Minute
+	}
+	p, err := c.producer(ProducerOptions{}, map[string]any{
+		"transactional.id":       id,
+		"transaction.timeout.ms": int(timeout.Milliseconds()),
+		// a record may not wait for longer than its transaction lives
+		"message.timeout.ms": int(timeout.Milliseconds()),
+	})
+	if err != nil {
+		return nil, err
+	}
+	t := &Transactor{p: p, id: id}
+	if err := t.retry(ctx, p.p.InitTransactions); err != nil {
+		t.Close()
+		return nil, t.explain("transactions could not be initialised", err)
+	}
+	return t, nil
+}
+
+// retry repeats a call that may be repeated, until it succeeds or ctx ends: a commit that timed out is unknown, not failed.
+func (t *Transactor) retry(ctx context.Context, call func(context.Context) error) error {
+	for {
+		err := call(ctx)
+		var ke kafka.Error
+		if err == nil || !errors.As(err, &ke) || !ke.IsRetriable() || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func (t *Transactor) explain(what string, err error) error {
+	next := "check the broker's log"
+	switch code(err) {
+	case kafka.ErrTransactionalIDAuthorizationFailed:
+		next = "grant WRITE and DESCRIBE on TransactionalId " + t.id
+	case kafka.ErrTimedOut, kafka.ErrTransport:
+		next = "the broker at " + t.p.c.Brokers() + " does not answer; check that it runs"
+	case kafka.ErrFenced, kafka.ErrProducerFenced, kafka.ErrInvalidProducerEpoch:
+		next = "another process with this id is at work; it wins"
+	}
+	return &Error{What: what + ": " + t.p.c.scrub(err.Error()), Where: "transactional.id " + t.id, Next: next, Err: fromProducer(err)}
+}
+
+// Begin opens a transaction.
+func (t *Transactor) Begin() error {
+	t.p.reset()
+	if err := t.p.p.BeginTransaction(); err != nil {
+		return t.explain("the transaction could not be opened", err)
+	}
+	t.open = true
+	return nil
+}
+
+// Produce queues records into the open transaction.
+func (t *Transactor) Produce(ctx context.Context, records []Record) error {
+	return t.p.Produce(ctx, records)
+}
+
+// Commit makes the transaction's records visible. After an error that is not ErrFenced, Abort.
+func (t *Transactor) Commit(ctx context.Context) error {
+	ctx, cancel := withDeadline(ctx)
+	defer cancel()
+	if err := t.retry(ctx, t.p.p.CommitTransaction); err != nil {
+		t.p.mu.Lock()
+		first := t.p.err
+		t.p.mu.Unlock()
+		if first != nil && !errors.Is(fromProducer(err), ErrFenced) {
+			return first
+		}
+		return t.explain("the transaction was not committed", err)
+	}
+	t.open = false
+	return nil
+}
+
+// Abort drops the open transaction; without one it does nothing.
+func (t *Transactor) Abort(ctx context.Context) error {
+	if !t.open {
+		return nil
+	}
+	ctx, cancel := withDeadline(ctx)
+	defer cancel()
+	err := t.retry(ctx, t.p.p.AbortTransaction)
+	t.p.reset()
+	if err != nil {
+		return t.explain("the transaction was not aborted", err)
+	}
+	t.open = false
+	return nil
+}
+
+// Close ends the producer. An open transaction is left to the broker's timeout, or to the successor that fences it.
+func (t *Transactor) Close() {
+	t.p.mu.Lock()
+	t.p.closed = true
+	t.p.mu.Unlock()
+	t.p.destroy()
+}

@@ -1,0 +1,106 @@
+package stream
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
+)
+
+// pause waits a little between tries; false when ctx ends first. d = 0 is 50 ms.
+func pause(ctx context.Context, d time.Duration) bool {
+	if d == 0 {
+		d = 50 * time.Millisecond
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// readerDefaults hold for every consumer; the user's properties override them.
+var readerDefaults = map[string]string{
+	// A reader that outruns librdkafka's queue sleeps for this long; the default of 1000 costs three quarters of the throughput.
+	"fetch.queue.backoff.ms": "1",
+	// Bounds what waits in C memory, for the whole consumer, however many partitions.
+	"queued.max.messages.kbytes": "32768",
+}
+
+// consumer makes a consumer. Ones that only assign still need a group name, but never join it.
+func (c *Client) consumer(role map[string]any) (*kafka.Consumer, error) {
+	set := map[string]any{
+		"group.id":                 "lapwing-reader",
+		"enable.auto.commit":       false,
+		"enable.auto.offset.store": false,
+		"auto.offset.reset":        "error",
+		"enable.partition.eof":     true,
+		"isolation.level":          "read_committed",
+		"allow.auto.create.topics": false,
+	}
+	k, err := kafka.NewConsumer(c.config(readerDefaults, set, role))
+	if err != nil {
+		return nil, &Error{What: "the consumer could not be made", Where: c.scrub(err.Error()), Next: "correct the kafka properties", Err: err}
+	}
+	return k, nil
+}
+
+// closeConsumer closes k within limit; a broker that has gone may keep librdkafka's close waiting, which then goes on behind.
+func closeConsumer(k *kafka.Consumer, limit time.Duration) error {
+	done := make(chan error, 1)
+	go func() { done <- k.Close() }()
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-t.C:
+		return fmt.Errorf("closing the consumer takes longer than %v: given up", limit)
+	}
+}
+
+var recordPool = sync.Pool{New: func() any { s := make([]Record, 0, 1024); return &s }}
+
+// newBatch takes a slice of records from the pool. Keys and values are not pooled: the Go client allocates each, so a copy into an
+// arena would only add to that.
+func newBatch() *Batch {
+	s := recordPool.Get().(*[]Record)
+	b := &Batch{Records: (*s)[:0]}
+	b.release = func() {
+		clear(b.Records) // or the pool would keep the last batch's bytes alive
+		*s = b.Records[:0]
+		b.Records = nil
+		recordPool.Put(s)
+	}
+	return b
+}
+
+func (b *Batch) add(m *kafka.Message) {
+	r := Record{Topic: *m.TopicPartition.Topic, Partition: m.TopicPartition.Partition, Offset: int64(m.TopicPartition.Offset), Key: m.Key, Value: m.Value, Time: -1}
+	if m.TimestampType != kafka.TimestampNotAvailable {
+		r.Time = m.Timestamp.UnixMilli()
+	}
+	if len(m.Headers) > 0 {
+		r.Headers = make([]Header, len(m.Headers))
+		for i, h := range m.Headers {
+			r.Headers[i] = Header{h.Key, h.Value}
+		}
+	}
+	b.Records = append(b.Records, r)
+}
+
+// after chains work onto Release.
+func (b *Batch) after(f func()) {
+	inner := b.release
+	b.release = func() {
+		if inner != nil {
+			inner()
+		}
+		f()
+	}
+}
