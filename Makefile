@@ -1,0 +1,60 @@
+# make help says what there is. Needed: Go 1.26 or newer, a C compiler, make. Python 3 only for the ONNX Runtime check.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help build demo test lint bench recording arm64 kafka-test clean
+
+GO ?= go
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+export LAPWING_DATA ?= $(abspath ../shared/data)
+export LAPWING_PYTHON ?= $(abspath build/py/bin/python)
+GOTESTSUM := $(GO) run gotest.tools/gotestsum@v1.13.0
+STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+build: ## bin/lapwing
+	@mkdir -p bin
+	@$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/lapwing ./cmd/lapwing
+
+demo: ## everything on this machine, in under a minute: broker, training, hot swap, live scores, alerts
+	@[ -x bin/lapwing ] || echo "building bin/lapwing: the first time takes some minutes (librdkafka is linked in, nothing else is needed)"
+	@$(MAKE) -s build
+	@./bin/lapwing demo
+
+lint: ## gofmt, vet, staticcheck
+	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt wants to change:"; echo "$$out"; exit 1; }
+	@$(GO) vet ./...
+	@$(STATICCHECK) ./...
+
+# The virtual environment holds what compares our models with ONNX Runtime. Without Python the check is skipped, and said so.
+build/py/.ready: model/onnxcheck/requirements.txt
+	@mkdir -p build; rm -rf build/py
+	@if command -v python3 >/dev/null && python3 -m venv build/py && build/py/bin/pip -q --disable-pip-version-check install -r $<; \
+	then touch $@; else echo "SKIPPED-ONNX: no Python 3 with venv and packages here; ONNX Runtime is not compared" >&2; rm -rf build/py; fi
+
+test: build lint build/py/.ready ## lint, unit tests with the race detector, fuzz seeds, end-to-end, ONNX Runtime, real sets, demo
+	@mkdir -p build
+	@$(GOTESTSUM) --format pkgname --hide-summary=skipped --jsonfile build/test.json -- -race -timeout 15m ./... && ok=0 || ok=1; \
+	skips=$$(grep '"Action":"skip"' build/test.json | grep -o '"Test":"[^"]*"' | cut -d'"' -f4 | sort -u | paste -sd' ' || true); \
+	n=$$(wc -w <<<"$$skips"); \
+	if [ "$$n" = 0 ]; then echo "no test was skipped"; \
+	else echo "$$n tests skipped, for want of LAPWING_DATA or Python: $$skips"; [ -z "$${CI:-}" ] || { echo "in CI a skip is a failure" >&2; ok=1; }; fi; \
+	exit $$ok
+
+bench: build ## what the issue's speed table asks, on this machine
+	@./bin/lapwing bench
+
+recording: build ## docs/demo.svg, drawn from the demo's own frames
+	@LAPWING_TEST_RECORD=$(abspath docs/demo.svg) $(GO) test -count=1 -run TestRecording ./cmd/lapwing
+
+arm64: ## cross-compile for linux arm64 with Debian's gcc-aarch64-linux-gnu
+	@mkdir -p bin
+	@CGO_ENABLED=1 GOOS=linux GOARCH=arm64 CC=aarch64-linux-gnu-gcc $(GO) build -o bin/lapwing-arm64 ./cmd/lapwing
+
+kafka-test: build ## the end-to-end tests against one real Apache Kafka broker from Maven artifacts (needs java, mvn)
+	@bench/kafka/with-kafka $(GO) test -count=1 -timeout 10m -run 'RealKafka|Conformance' ./stream ./cmd/lapwing
+
+clean: ## remove bin and build
+	@rm -rf bin build
