@@ -77,7 +77,7 @@ func (w *wire) check(b []byte, md protoreflect.MessageDescriptor, depth int) err
 				return err
 			}
 		case protoreflect.StringKind, protoreflect.BytesKind:
-			w.left -= int64(len(value)) + 32
+			w.left -= int64(len(value)) + 48 // and a slice that grows by copying
 		default:
 			w.left -= 16 * int64(len(value)) // packed; a number may take one byte
 		}
