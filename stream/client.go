@@ -27,8 +27,8 @@ type Options struct {
 // requestTimeout bounds an administrative request whose context has no deadline of its own.
 const requestTimeout = 30 * time.Second
 
-// owned properties are decided here, because a promise of Lapwing hangs on them.
-var owned = map[string]string{
+// ours are properties that are decided here, because a promise of Lapwing hangs on them.
+var ours = map[string]string{
 	"enable.auto.commit":            "offsets are committed only when their results have been acknowledged",
 	"auto.commit.enable":            "offsets are committed only when their results have been acknowledged",
 	"auto.commit.interval.ms":       "offsets are committed only when their results have been acknowledged",
@@ -59,7 +59,7 @@ func (o *Options) Validate() error {
 		errs = append(errs, fmt.Errorf("ConnectTimeout is %v: must not be negative", o.ConnectTimeout))
 	}
 	for _, k := range slices.Sorted(maps.Keys(o.Properties)) {
-		if why, ok := owned[k]; ok {
+		if why, ok := ours[k]; ok {
 			errs = append(errs, &Error{What: "kafka: " + k + " cannot be set here", Where: "Lapwing owns it: " + why, Next: "remove it from the kafka properties"})
 		} else if strings.HasPrefix(k, "go.") {
 			errs = append(errs, &Error{What: "kafka: " + k + " cannot be set here", Where: "it configures the Go client, which is not visible from outside", Next: "remove it from the kafka properties"})
