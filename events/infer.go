@@ -676,6 +676,9 @@ func (in *inference) judgeText(c *column, p profile) {
 	case length > wordyLength*n || 2*spaced > n:
 		in.note(c.name, leftOutText+"free text (%d different, %d characters on average)", distinct, length/n)
 		return
+	case distinct > TopCategories && numbered(counts):
+		in.note(c.name, leftOutText+"an identifier: %d names that differ in a number only", distinct)
+		return
 	case distinct > maxDistinctText || n < 2*distinct || distinct > 10 && n < 5*distinct:
 		in.note(c.name, leftOutText+"%d different texts in %d records: names or free text rather than categories", distinct, n)
 		return

@@ -1,6 +1,7 @@
 package events
 
 import (
+	"bytes"
 	"fmt"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -555,6 +556,9 @@ func (d *Decoder) rejection(value []byte) Result {
 		r.Detail = fmt.Sprintf("byte %d: %s", d.failAt+1, failEnd)
 	default:
 		r.Detail = fmt.Sprintf("byte %d: %s; found %s", d.failAt+1, d.fail, excerpt(value, d.failAt))
+		if rest := value[min(d.failAt, len(value)):]; bytes.HasPrefix(rest, []byte("NaN")) || bytes.HasPrefix(rest, []byte("Infinity")) {
+			r.Detail = fmt.Sprintf("byte %d: JSON has no NaN and no Infinity; write null for a missing value", d.failAt+1)
+		}
 	}
 	return r
 }

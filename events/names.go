@@ -124,6 +124,19 @@ func uuidLike(s string) bool {
 	return true
 }
 
+// numbered: all texts are one stem and a number, as car1 to car100 are. Such names tell things apart; they are no kinds.
+func numbered(texts map[string]int) bool {
+	stem, first := "", true
+	for s := range texts {
+		t := strings.TrimRight(s, "0123456789")
+		if len(t) == len(s) || !first && t != stem {
+			return false
+		}
+		stem, first = t, false
+	}
+	return true
+}
+
 // dateLike: digits in three groups with the same separator, as a date of some order has; a time may follow.
 func dateLike(s string) bool {
 	group, groups, sep := 0, 0, byte(0)
