@@ -5,7 +5,13 @@ import "github.com/spf13/cobra"
 // commands are all of them, in the order of `lapwing --help`.
 func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
+		a.demoCommand(),
+		a.trainCommand(),
+		a.serveCommand(),
 		a.brokerCommand(),
+		a.loadCommand(),
+		a.generateCommand(),
+		a.tailCommand(),
 		a.configCommand(),
 		a.versionCommand(),
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/lapwing-stream/lapwing/registry"
 	"github.com/lapwing-stream/lapwing/stream"
 	"github.com/lapwing-stream/lapwing/trainer"
 )
@@ -74,29 +75,26 @@ type placer interface{ Where() string }
 // explain turns any error into the lines a user reads. Rooms either implement hinter and placer, or write
 // up to three lines (what, where, next), or one sentence whose advice follows "; next: ".
 func explain(err error) *fault {
-	var f *fault
-	if errors.As(err, &f) {
-		return f
-	}
 	out := &fault{cause: err}
 	text := err.Error()
-	var h hinter
-	if errors.As(err, &h) {
-		out.next = h.Hint()
-	}
-	var p placer
-	if errors.As(err, &p) {
-		out.where = p.Where()
-	}
-	var room *stream.Error
-	if errors.As(err, &room) {
-		// What wraps it says during what; the room says what happened.
-		during, _, _ := strings.Cut(text, room.Error())
-		return &fault{what: during + room.What, where: room.Where, next: room.Next, cause: err}
-	}
-	var input *trainer.InputError
-	if errors.As(err, &input) {
-		return &fault{what: input.What, where: input.Place, next: input.Next, cause: err}
+	// The outermost error that knows how to be read decides: what wraps it says during what it happened.
+	for e := err; e != nil; e = errors.Unwrap(e) {
+		during, _, _ := strings.Cut(text, e.Error())
+		switch e := e.(type) {
+		case *fault:
+			return e
+		case *stream.Error:
+			return &fault{what: during + e.What, where: e.Where, next: e.Next, cause: err}
+		case *trainer.InputError:
+			return &fault{what: during + e.What, where: e.Place, next: e.Next, cause: err}
+		}
+		if h, ok := e.(hinter); ok {
+			out.next = h.Hint()
+			if p, ok := e.(placer); ok {
+				out.where = p.Where()
+			}
+			break
+		}
 	}
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	if len(lines) == 3 && out.next == "" { // what, where, next
@@ -259,6 +257,9 @@ func exitCode(err error) int {
 	var several *faults
 	if errors.As(err, &several) && several.code != 0 {
 		return several.code
+	}
+	if errors.Is(err, registry.ErrOvertaken) {
+		return exitOvertaken
 	}
 	if errors.Is(err, context.Canceled) {
 		return exitInterrupted

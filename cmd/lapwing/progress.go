@@ -1,0 +1,152 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/lapwing-stream/lapwing/trainer"
+)
+
+// plainEvery is how often a piped training says where it is.
+const plainEvery = 10 * time.Second
+
+// progress shows a training run: on a terminal a block that is redrawn, else a line now and then.
+type progress struct {
+	a            *app
+	model, topic string
+	wanted       bool
+	live         *liveBlock
+	stage        string
+	said         time.Time
+	begun        time.Time // of the stage
+	done         []string  // a line for each finished stage
+	last         trainer.Progress
+}
+
+func (a *app) startProgress(model, topic string, wanted bool) *progress {
+	p := &progress{a: a, model: model, topic: topic, wanted: wanted}
+	if wanted {
+		p.live = a.term.startLive()
+	}
+	return p
+}
+
+// show takes one report of trainer.Run, in Run's goroutine.
+func (p *progress) show(r trainer.Progress) {
+	if !p.wanted {
+		return
+	}
+	now := time.Now()
+	if r.Stage != p.stage {
+		p.finish()
+		p.stage, p.begun, p.said = r.Stage, now, now
+	}
+	p.last = r
+	if p.live != nil {
+		p.live.draw(append(append([]string{}, p.done...), p.line(r)))
+		return
+	}
+	if now.Sub(p.said) >= plainEvery {
+		p.said = now
+		p.a.printf("%s\n", p.text(r))
+	}
+}
+
+// finish turns the running stage into a line that stays.
+func (p *progress) finish() {
+	if p.stage == "" {
+		return
+	}
+	text := p.text(p.last) + "  in " + seconds(time.Since(p.begun))
+	if p.live != nil {
+		p.done = append(p.done, p.a.term.paint(green, "✓ ")+text)
+		return
+	}
+	p.a.printf("%s\n", text)
+}
+
+// end takes the block off; what was finished stays where it went well.
+func (p *progress) end(well bool) {
+	if !p.wanted {
+		return
+	}
+	if well {
+		p.finish()
+		p.live.draw(p.done)
+		p.live.close()
+		return
+	}
+	p.live.clear()
+}
+
+// share is how much of the stage is done; negative where that is not known.
+func (p *progress) share(r trainer.Progress) float64 {
+	switch {
+	case r.Stage == "fit" && r.Epochs > 0 && r.TotalRecords > 0:
+		return (float64(max(r.Epoch-1, 0)) + float64(r.Records)/float64(r.TotalRecords)) / float64(r.Epochs)
+	case r.Stage == "fit" && r.Epochs > 0:
+		return float64(r.Epoch) / float64(r.Epochs)
+	case r.TotalRecords > 0:
+		return float64(r.Records) / float64(r.TotalRecords)
+	}
+	return -1
+}
+
+// stageNames are what a reader calls the trainer's stages, of one width.
+var stageNames = map[string]string{"read": "read   ", "fit": "train  ", "judge": "judge  ", "publish": "publish"}
+
+func (p *progress) line(r trainer.Progress) string {
+	t := p.a.term
+	width, _ := t.size()
+	text := p.text(r)
+	if r.Left > 0 {
+		text += "  " + seconds(r.Left) + " left"
+	}
+	s := "  " + text
+	if share := p.share(r); share >= 0 {
+		if room := min(width-cells(s)-2, 30); room >= 8 {
+			s += "  " + t.bar(share, room)
+		}
+	}
+	return s
+}
+
+// text says where a stage stands: the same words on a terminal and in a pipe.
+func (p *progress) text(r trainer.Progress) string {
+	name := stageNames[r.Stage]
+	if name == "" {
+		name = r.Stage
+	}
+	s := p.a.term.paint(bold, name)
+	switch r.Stage {
+	case "fit":
+		if r.Epochs > 0 {
+			s += fmt.Sprintf("  epoch %d/%d", min(max(r.Epoch, 1), r.Epochs), r.Epochs)
+		}
+		s += fmt.Sprintf("  loss %s  validation %s", loss(r.Train), loss(r.Validation))
+		if r.SamplesPerSecond > 0 {
+			s += "  " + rate(r.SamplesPerSecond)
+		}
+	case "publish":
+		s += "  " + p.model
+	default:
+		s += fmt.Sprintf("  %s records", count(r.Records))
+		if r.Stage == "read" {
+			s += " of " + clean(p.topic)
+		}
+		if r.RecordsPerSecond > 0 {
+			s += "  " + rate(r.RecordsPerSecond)
+		}
+	}
+	return s
+}
+
+// loss is a training loss with four digits; "-" before there is one.
+func loss(v float64) string {
+	if v == 0 || math.IsNaN(v) || math.IsInf(v, 0) {
+		return "-"
+	}
+	return strconv.FormatFloat(v, 'g', 4, 64)
+}

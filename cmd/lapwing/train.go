@@ -1,0 +1,225 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lapwing-stream/lapwing/events"
+	"github.com/lapwing-stream/lapwing/trainer"
+)
+
+type trainFlags struct {
+	topic, model, alias string
+	format, key, time   string
+	label, spec         string
+	header, exclude     []string
+	dryRun              bool
+}
+
+func (a *app) trainCommand() *cobra.Command {
+	var o trainFlags
+	cmd := &cobra.Command{
+		Use: "train", Short: "Learn a model from a topic's history and publish it", GroupID: groupRun,
+		Long: `Reads the topic from its first record to the end found at the start, learns what is normal, and
+publishes the model to the model topic. The alias live moves to it, so a running scorer takes it
+at once. Ends by printing the lines that serve and watch it.
+
+What the fields are is inferred from the history; --dry-run shows it as a feature spec, which can
+be edited and given back with --spec. A field that holds the truth is named with --label: it
+judges the model, and is never a feature.`,
+		Example: `  lapwing train --topic cars --model cars
+  lapwing train --topic payments --model payments --label Class --exclude id
+  lapwing train --topic cars --dry-run > spec.yaml && lapwing train --topic cars --model cars --spec spec.yaml
+  lapwing train --topic cars --model cars --alias none --layers 14,7,14 --seed 2`,
+		Args: args(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			need := []string{"topic", "model"}
+			if o.dryRun {
+				need = need[:1]
+			}
+			if err := required(cmd, need...); err != nil {
+				return err
+			}
+			return a.train(cmd, &o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.topic, "topic", "", "`TOPIC` with the history")
+	f.StringVar(&o.model, "model", "", "`NAME` to publish under")
+	f.StringVar(&o.alias, "alias", "live", "`ALIAS` that moves to the new version; none leaves all alone")
+	f.StringVar(&o.label, "label", "", "`FIELD` with the truth, 0 or 1; judges, and is never a feature")
+	f.StringSliceVar(&o.exclude, "exclude", nil, "`FIELDS` that are no features, parted by commas")
+	f.StringVar(&o.key, "key", "", "`FIELD` that names what a record is about; never a feature")
+	f.StringVar(&o.time, "time", "", "`FIELD` with the event time; empty: inferred")
+	f.StringVar(&o.format, "format", "", "`json|csv`; empty: found")
+	f.StringSliceVar(&o.header, "header", nil, "`NAMES` of the columns of CSV records without a header")
+	f.StringVar(&o.spec, "spec", "", "feature spec to use in place of inference, a `FILE` as --dry-run prints it")
+	f.BoolVar(&o.dryRun, "dry-run", false, "print the feature spec and what was found; train and publish nothing")
+	a.trainSettings(cmd)
+	a.jsonFlag(f, "end with one JSON object in place of the report")
+	return cmd
+}
+
+// trainOptions joins what the flags and the configuration say.
+func trainOptions(o *trainFlags, c *TrainConfig) (trainer.Options, error) {
+	t := trainer.Defaults()
+	t.Topic, t.Model, t.Alias = o.topic, o.model, o.alias
+	t.Format, t.Header, t.Key, t.Time, t.Label, t.Exclude = o.format, o.header, o.key, o.time, o.label, o.exclude
+	t.Layers, t.Epochs, t.BatchSize, t.LearningRate, t.Patience, t.Seed = c.Layers, c.Epochs, c.BatchSize, c.LearningRate, c.Patience, c.Seed
+	t.AlarmRate, t.MinRows, t.MaxMemory, t.MaxRejected, t.MaxLost, t.Threads = c.AlarmRate, c.MinRows, int64(c.MaxMemory), float64(c.MaxRejected), float64(c.MaxLost), c.Threads
+	t.DryRun = o.dryRun
+	if o.spec != "" {
+		spec, err := events.ReadSpec(o.spec)
+		if err != nil {
+			return t, fileFault(o.spec, err)
+		}
+		t.Spec = &spec
+	}
+	return t, t.Validate()
+}
+
+// fileFault words an error about a file: what, with the file as where.
+func fileFault(name string, err error) error {
+	var pe *os.PathError
+	if errors.As(err, &pe) {
+		return &fault{what: "the file cannot be opened: " + pe.Err.Error(), where: pe.Path, next: "check the name", cause: err}
+	}
+	return err
+}
+
+func (a *app) train(cmd *cobra.Command, o *trainFlags) error {
+	ctx := cmd.Context()
+	e, err := a.configure(cmd)
+	if err != nil {
+		return err
+	}
+	t, err := trainOptions(o, &e.Train)
+	if err != nil {
+		return err
+	}
+	engine, err := a.engine(e.Train.Engine)
+	if err != nil {
+		return err
+	}
+	client, err := a.connect(ctx, e)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	progress := a.startProgress(o.model, o.topic, !a.json && !o.dryRun)
+	report, err := trainer.Run(ctx, trainer.Deps{
+		Client: client, Registry: a.registry(client, e), Engine: engine, Log: a.log, Progress: progress.show,
+	}, t)
+	progress.end(err == nil)
+	if err != nil {
+		if ctx.Err() != nil && report == nil {
+			return &fault{what: "interrupted: nothing was published", where: "topic " + o.topic, cause: ctx.Err(), code: exitInterrupted}
+		}
+		return err
+	}
+	next := a.nextLines(cmd, o, e)
+	switch {
+	case a.json:
+		return writeTrainJSON(a.term, report, engineLine(engine), next)
+	case o.dryRun:
+		return writeDryRun(a.term, report)
+	}
+	if err := report.Write(a.term); err != nil {
+		return err
+	}
+	a.printf("%-11s %s on %s\n", "took", seconds(time.Duration((report.Seconds.Read+report.Seconds.Fit+report.Seconds.Judge+report.Seconds.Publish)*float64(time.Second))), engineLine(engine))
+	a.printf("\nnext:\n")
+	for _, line := range next {
+		a.printf("  %s\n", a.term.paint(bold, line))
+	}
+	return nil
+}
+
+// nextLines are the commands to type after a training, exactly as they work here.
+func (a *app) nextLines(cmd *cobra.Command, o *trainFlags, e *effective) []string {
+	var same []string
+	for _, name := range []string{"config", "brokers", "models-topic"} {
+		if f := cmd.Flags().Lookup(name); f != nil && f.Changed {
+			same = append(same, "--"+name, shellWord(f.Value.String()))
+		}
+	}
+	for _, p := range a.properties {
+		if key, _, _ := strings.Cut(p, "="); secretProperty(key) {
+			p = key + "=…"
+		}
+		same = append(same, "--property", shellWord(p))
+	}
+	serve := []string{"lapwing serve", "--topic", shellWord(o.topic), "--model", shellWord(o.model)}
+	switch o.alias {
+	case "live":
+	case "none":
+		return []string{
+			strings.Join(append([]string{"lapwing models show", shellWord(o.model)}, same...), " "),
+			strings.Join(append([]string{"lapwing models move", shellWord(o.model + "@live"), "VERSION"}, same...), " "),
+		}
+	default:
+		serve = append(serve, "--alias", shellWord(o.alias))
+	}
+	serve = append(serve, "--start", "after-training")
+	return []string{
+		strings.Join(append(serve, same...), " "),
+		strings.Join(append([]string{"lapwing tail alerts --topic", shellWord(o.topic)}, same...), " "),
+	}
+}
+
+// shellWord quotes a word for a POSIX shell where it needs it.
+func shellWord(s string) string {
+	plain := s != "" && strings.IndexFunc(s, func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("-_./:@,=+%", r))
+	}) < 0
+	if plain {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// writeDryRun prints a spec that can be edited and given back; what was found stands above it as comments.
+func writeDryRun(w io.Writer, r *trainer.Report) error {
+	var text strings.Builder
+	if err := r.Write(&text); err != nil {
+		return err
+	}
+	for line := range strings.Lines(text.String()) {
+		if _, err := fmt.Fprintf(w, "# %s", line); err != nil {
+			return err
+		}
+	}
+	return events.WriteSpec(w, r.Spec, r.Notes)
+}
+
+// writeTrainJSON is the report as one object.
+func writeTrainJSON(w io.Writer, r *trainer.Report, engine string, next []string) error {
+	object := map[string]any{
+		"topic": r.Topic, "model": r.Name, "cluster": r.Cluster, "engine": engine, "published": r.Published,
+		"spec": r.Spec, "inferred": r.Inferred, "notes": r.Notes, "partitions": r.Ranges, "rows": r.Rows, "left_out": r.LeftOut, "partial": r.Partial,
+		"seconds":            r.Seconds.Read + r.Seconds.Fit + r.Seconds.Judge + r.Seconds.Publish,
+		"records_per_second": r.RecordsPerSecond,
+	}
+	if r.Model != nil {
+		for k, v := range map[string]any{
+			"layers": r.Layers, "steps": r.Steps, "validation_loss": r.ValidationLoss, "curve": r.Curve, "threshold": r.Threshold,
+			"rate_asked": r.RateAsked, "rate_used": r.RateUsed, "above": r.Above, "share_above": r.ShareAbove, "ties": r.Ties,
+			"judgement": r.Judgement, "warnings": r.Warnings, "samples_per_second": r.SamplesPerSecond, "next": next,
+		} {
+			object[k] = v
+		}
+	}
+	if r.Published {
+		object["version"], object["digest"], object["bytes"], object["alias"] = r.Manifest.Version, r.Manifest.Digest, r.Manifest.Bytes, r.Alias
+	}
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(object)
+}
