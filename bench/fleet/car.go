@@ -56,10 +56,11 @@ func (c *car) init(seed uint64, index int, at int64) {
 		noon:     int64(b.whole(86400)),
 		firmware: 1000,
 		mass:     b.uniform(0.97, 1.03),
-		fill:     b.uniform(-3, 3),
 	}
+	c.build.fill = b.uniform(-3.4, -1)
 	if b.chance(0.5) {
 		c.build.firmware = 2000
+		c.build.fill += 4.4
 	}
 	for i := range c.build.gain {
 		c.build.gain[i] = 1 + mul(spread[i].gain, b.normal())
@@ -158,7 +159,7 @@ func (c *car) read() reading {
 	r[batteryPercentage] = c.charge
 	r[batteryVoltage] = 198 + mul(55, c.charge) - mul(0.2, r[currentDraw]-20)
 	r[speed] = v
-	tire := 31.5 + c.build.fill + mul(0.17, warm) + mul(2.4, c.roll)
+	tire := 31.5 + c.build.fill + mul(0.17, warm) + mul(1.5, c.roll)
 	shake := 0.08 + mul(c.road, 0.06+mul(0.014, v))
 	for i := range 4 {
 		r[tire11+i] = tire
