@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 
 	"google.golang.org/protobuf/proto"
 
@@ -21,13 +22,33 @@ import (
 func Decode(data []byte) (*Model, error) {
 	file, err := unmarshal(data)
 	if err != nil {
-		return nil, fmt.Errorf("model file: %w", err)
+		return nil, refusal(err)
 	}
 	m, err := decode(file)
 	if err != nil {
-		return nil, fmt.Errorf("model file: %w", err)
+		return nil, refusal(err)
 	}
 	return m, nil
+}
+
+// refusal keeps what a hostile file can put into an error to one line of a bounded length.
+func refusal(err error) error {
+	const most = 700
+	text := printable(strings.ReplaceAll(err.Error(), "\n", "; "))
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + " …"
+	}
+	return errors.New("model file: " + text)
+}
+
+// printable keeps names and texts of a file from steering a terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '\uFFFD'
+		}
+		return r
+	}, s)
 }
 
 func decode(file *pb.ModelProto) (*Model, error) {

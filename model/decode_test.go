@@ -115,6 +115,7 @@ func TestDecodeRefuses(t *testing.T) {
 			f.Graph.Node = append(f.Graph.Node[:last:last], append([]*pb.NodeProto{
 				{OpType: "Identity", Name: "6.map/more", Input: []string{"6.map"}, Output: []string{"more"}}}, f.Graph.Node[last:]...)...)
 		}, []string{"6.map/more"}},
+		{"a name of megabytes and lines", func(f *pb.ModelProto) { node(f, "1.gemm/gemm").Input[0] = strings.Repeat("x\n", 1<<20) }, []string{"Gemm"}},
 		{"steps out of order", func(f *pb.ModelProto) {
 			for _, n := range f.Graph.Node {
 				n.Name = strings.Replace(n.Name, "6.map/", "9.map/", 1)
@@ -183,6 +184,9 @@ func TestDecodeRefuses(t *testing.T) {
 			_, err := change(t, c.change)
 			if err == nil {
 				t.Fatal("decoded")
+			}
+			if len(err.Error()) > 800 || strings.Contains(err.Error(), "\n") {
+				t.Errorf("an error of %d bytes", len(err.Error()))
 			}
 			for _, want := range c.want {
 				if !strings.Contains(err.Error(), want) {

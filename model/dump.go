@@ -18,32 +18,32 @@ const maxShown = 8
 func Dump(data []byte) (string, error) {
 	file, err := unmarshal(data)
 	if err != nil {
-		return "", fmt.Errorf("model file: %w", err)
+		return "", refusal(err)
 	}
 	var s strings.Builder
 	fmt.Fprintf(&s, "ir %d, producer %q\n", file.GetIrVersion(), file.GetProducerName())
 	for _, o := range file.GetOpsetImport() {
-		fmt.Fprintf(&s, "opset %d of %s\n", o.GetVersion(), domainName(o.GetDomain()))
+		fmt.Fprintf(&s, "opset %d of %s\n", o.GetVersion(), printable(domainName(o.GetDomain())))
 	}
 	g := file.GetGraph()
 	for _, v := range g.GetInput() {
-		fmt.Fprintf(&s, "\ninput %s: %s\n", v.GetName(), shapeText(v))
+		fmt.Fprintf(&s, "\ninput %s: %s\n", printable(v.GetName()), shapeText(v))
 	}
 	s.WriteString("\nnodes\n")
 	for _, n := range g.GetNode() {
-		fmt.Fprintf(&s, "  %s\n", nodeText(n))
+		fmt.Fprintf(&s, "  %s\n", printable(nodeText(n)))
 	}
 	s.WriteString("\nconstants\n")
 	for _, t := range g.GetInitializer() {
-		fmt.Fprintf(&s, "  %s: %s %v = %s\n", t.GetName(), strings.ToLower(dataType(t.GetDataType())), t.GetDims(), entries(t))
+		fmt.Fprintf(&s, "  %s: %s %v = %s\n", printable(t.GetName()), strings.ToLower(dataType(t.GetDataType())), t.GetDims(), entries(t))
 	}
 	s.WriteString("\n")
 	for _, v := range g.GetOutput() {
-		fmt.Fprintf(&s, "output %s: %s\n", v.GetName(), shapeText(v))
+		fmt.Fprintf(&s, "output %s: %s\n", printable(v.GetName()), shapeText(v))
 	}
 	s.WriteString("\nmetadata\n")
 	for _, p := range file.GetMetadataProps() {
-		fmt.Fprintf(&s, "  %s = %s\n", p.GetKey(), p.GetValue())
+		fmt.Fprintf(&s, "  %s = %s\n", printable(p.GetKey()), printable(p.GetValue()))
 	}
 	return s.String(), nil
 }

@@ -20,10 +20,10 @@ func Prune(data []byte, outputs ...string) ([]byte, error) {
 	}
 	file, err := unmarshal(data)
 	if err != nil {
-		return nil, fmt.Errorf("model file: %w", err)
+		return nil, refusal(err)
 	}
 	if _, err := decode(file); err != nil {
-		return nil, fmt.Errorf("model file: %w", err)
+		return nil, refusal(err)
 	}
 	g := file.Graph
 	need := map[string]bool{}
