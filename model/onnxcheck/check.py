@@ -69,7 +69,7 @@ def compare(got, want, rows, threshold):
 
 
 def check(folder):
-    """Faults of one case, and the worst shares of the allowed error."""
+    """Faults of one case, the worst shares of the allowed error, the rows and those whose score is not finite."""
     faults = []
     path = folder / "model.onnx"
     model = onnx.load(str(path))
@@ -104,7 +104,7 @@ def check(folder):
         (score,) = session(pruned).run(None, {"features": rows})
         if not np.array_equal(score, whole[0], equal_nan=True):
             faults.append("the pruned model gives other scores")
-    return faults, worst, len(rows)
+    return faults, worst, len(rows), int(np.count_nonzero(~np.isfinite(want[0])))
 
 
 def check_all(root):
@@ -112,13 +112,14 @@ def check_all(root):
     if not folders:
         print(f"no case under {root}", file=sys.stderr)
         return 1
-    failed, rows, worst = 0, 0, {}
+    failed, rows, beyond, worst = 0, 0, 0, {}
     for folder in folders:
         try:
-            faults, shares, n = check(folder)
+            faults, shares, n, infinite = check(folder)
         except Exception as fault:  # the checker and the runtime have many kinds of their own
-            faults, shares, n = [f"{type(fault).__name__}: {fault}"], {}, 0
+            faults, shares, n, infinite = [f"{type(fault).__name__}: {fault}"], {}, 0, 0
         rows += n
+        beyond += infinite
         for name, share in shares.items():
             if share > worst.get(name, (-1.0,))[0]:
                 worst[name] = (share, folder.name)
@@ -127,7 +128,7 @@ def check_all(root):
         failed += bool(faults)
     for name, (share, where) in worst.items():
         print(f"{name}: at most {share:.3f} of the allowed error ({where})")
-    print(f"{len(folders)} models, {rows} rows, {failed} failed; onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}")
+    print(f"{len(folders)} models, {rows} rows ({beyond} beyond float32 in both), {failed} failed; onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}")
     return 1 if failed else 0
 
 
