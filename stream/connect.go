@@ -170,11 +170,12 @@ func (c *Client) diagnose(r reached, final bool) error {
 				Next: "set ssl.ca.location to the authority that signed it; connect by a name that the certificate lists", Err: errors.New(tail(l))}
 		}
 		if l := find("wrong version number", "plaintext broker listener", "ssl handshake failed"); l != "" {
-			return &Error{What: "the TLS handshake failed: this listener seems not to speak TLS", Where: r.addr,
+			return &Error{What: "the TLS handshake failed: this listener does not speak TLS", Where: r.addr,
 				Next: "set security.protocol to plaintext or sasl_plaintext, or use the port of the TLS listener", Err: errors.New(tail(l))}
 		}
-		if !final {
-			return nil
+		if final && !speaksTLS(r.addr) {
+			return &Error{What: "this listener does not answer a TLS handshake", Where: r.addr,
+				Next: "set security.protocol to plaintext or sasl_plaintext, or use the port of the TLS listener", Err: errNoBroker}
 		}
 	}
 	if !strings.HasSuffix(proto, "ssl") && (final || len(lines) > 0) && speaksTLS(r.addr) {

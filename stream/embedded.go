@@ -23,7 +23,8 @@ type EmbeddedOptions struct {
 // docs/embedded-broker.md says how it differs from Apache Kafka.
 type Embedded struct {
 	cluster *kfake.Cluster
-	addr    string
+	addr    string // as clients are told
+	bound   string // as listened on
 	dir     string
 }
 
@@ -74,12 +75,12 @@ func embed(o EmbeddedOptions, more ...kfake.Opt) (*Embedded, error) {
 			if adv == "" {
 				host, _, _ := net.SplitHostPort(o.Listen)
 				_, port, _ := net.SplitHostPort(l.Addr().String())
-				if unspecified(host) {
+				if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 					host = "127.0.0.1"
 				}
 				adv = net.JoinHostPort(host, port)
 			}
-			e.addr = adv
+			e.addr, e.bound = adv, l.Addr().String()
 			return advertised{l, address(adv)}, nil
 		}),
 	}, more...)
@@ -88,7 +89,7 @@ func embed(o EmbeddedOptions, more ...kfake.Opt) (*Embedded, error) {
 	}
 	c, err := kfake.NewCluster(opts...)
 	if listenErr != nil {
-		return nil, &Error{What: "the broker cannot listen", Where: dialOrText(listenErr), Next: "choose another port with --listen HOST:PORT", Err: listenErr}
+		return nil, &Error{What: "the broker cannot listen", Where: listenErr.Error(), Next: "choose another port with --listen HOST:PORT", Err: listenErr}
 	}
 	if err != nil {
 		return nil, &Error{What: "the embedded broker did not start: " + err.Error(), Where: o.Dir, Next: "if the folder is damaged, start with an empty one", Err: err}
@@ -96,8 +97,6 @@ func embed(o EmbeddedOptions, more ...kfake.Opt) (*Embedded, error) {
 	e.cluster = c
 	return e, nil
 }
-
-func dialOrText(err error) string { return err.Error() }
 
 // Notice says in one line what happens to the data when the broker ends.
 func (e *Embedded) Notice() string {

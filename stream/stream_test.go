@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 	"github.com/twmb/franz-go/pkg/kfake"
 )
 
@@ -156,4 +157,8 @@ func readHistory(t *testing.T, c *Client, topic string) ([]Record, []RangeResult
 		t.Fatal(err)
 	}
 	return readAll(t, c, topic, r, HistoryOptions{})
+}
+
+func logEvent(tag string, level int, format string, args ...any) kafka.LogEvent {
+	return kafka.LogEvent{Tag: tag, Level: level, Message: fmt.Sprintf(format, args...)}
 }

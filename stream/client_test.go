@@ -1,0 +1,328 @@
+package stream
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"log/slog"
+	"math/big"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+)
+
+// connectErr makes a connection that must fail, and checks what every such failure owes: it is bounded, at most three lines, and
+// says nothing secret, neither in the error nor in the log.
+func connectErr(t *testing.T, addr string, props map[string]string) string {
+	t.Helper()
+	m := map[string]string{"bootstrap.servers": addr}
+	for k, v := range props {
+		m[k] = v
+	}
+	var log bytes.Buffer
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	c, err := Connect(ctx, Options{Properties: m, ConnectTimeout: 2 * time.Second, Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	if err == nil {
+		c.Close()
+		t.Fatal("connected")
+	}
+	if ctx.Err() != nil {
+		t.Fatal("Connect is not bounded by its own time-out")
+	}
+	text := err.Error()
+	if n := strings.Count(text, "\n") + 1; n > 3 {
+		t.Errorf("%d lines:\n%s", n, text)
+	}
+	if all := text + log.String(); strings.Contains(all, "marker-secret") {
+		t.Errorf("a secret shows:\n%s", all)
+	}
+	return text
+}
+
+func wantText(t *testing.T, text string, parts ...string) {
+	t.Helper()
+	for _, p := range parts {
+		if !strings.Contains(text, p) {
+			t.Errorf("%q is missing in:\n%s", p, text)
+		}
+	}
+}
+
+func TestOptionsReportEveryFault_Case8_02(t *testing.T) {
+	o := Options{Properties: map[string]string{
+		"enable.auto.commit": "true",
+		"isolation.level":    "read_uncommitted",
+		"sesion.timeout.ms":  "1",
+		"session.timeout.ms": "abc",
+		"transactional.id":   "x",
+		"go.batch.producer":  "true",
+	}, ConnectTimeout: -1}
+	err := o.Validate()
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	wantText(t, err.Error(), "bootstrap.servers is missing", "enable.auto.commit cannot be set", "only when their results have been acknowledged",
+		"isolation.level cannot be set", `No such configuration property: "sesion.timeout.ms"`, "session.timeout.ms is refused",
+		"transactional.id cannot be set", "go.batch.producer", "ConnectTimeout")
+	if !errors.Is(err, ErrProperty) {
+		t.Error("not an ErrProperty")
+	}
+	ok := Options{Properties: map[string]string{"bootstrap.servers": "x:1", "compression.type": "zstd", "session.timeout.ms": "45000", "security.protocol": "sasl_ssl",
+		"sasl.mechanisms": "PLAIN", "sasl.username": "u", "sasl.password": "p", "ssl.ca.location": "/nowhere", "fetch.wait.max.ms": "100"}}
+	if err := ok.Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestConnectBrokerAbsent(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	wantText(t, connectErr(t, addr, nil), "no Kafka broker answers", addr, "connection refused", "--brokers")
+	wantText(t, connectErr(t, "no-such-host.invalid:9092", nil), "no-such-host.invalid", "cannot be resolved")
+}
+
+func TestConnectListenerIsSilent(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	wantText(t, connectErr(t, l.Addr().String(), nil), l.Addr().String())
+}
+
+func certificate(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "broker"}, NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+func TestConnectSecurityMismatch_Case2_06_8_03(t *testing.T) {
+	plain, err := embed(EmbeddedOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	sasl, err := embed(EmbeddedOptions{}, kfake.EnableSASL(), kfake.Superuser("PLAIN", "ada", "marker-secret-right"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sasl.Close()
+	secure, err := embed(EmbeddedOptions{}, kfake.TLS(&tls.Config{Certificates: []tls.Certificate{certificate(t)}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer secure.Close()
+	user := func(proto, pass string) map[string]string {
+		return map[string]string{"security.protocol": proto, "sasl.mechanisms": "PLAIN", "sasl.username": "ada", "sasl.password": pass, "debug": "security,broker"}
+	}
+	for _, c := range []struct {
+		name  string
+		addr  string
+		props map[string]string
+		want  []string
+	}{
+		{"plaintext to a TLS listener", secure.Addr(), nil, []string{"speaks TLS", "security.protocol is plaintext", "set security.protocol to ssl"}},
+		{"SASL without TLS to a TLS listener", secure.Addr(), user("sasl_plaintext", "marker-secret-x"), []string{"speaks TLS", "sasl_ssl"}},
+		{"TLS whose authority is unknown", secure.Addr(), map[string]string{"security.protocol": "ssl"}, []string{"certificate is not trusted", "ssl.ca.location"}},
+		{"TLS to a plaintext listener", plain.Addr(), map[string]string{"security.protocol": "ssl"}, []string{"TLS handshake", "set security.protocol to plaintext"}},
+		{"no SASL to a SASL listener", sasl.Addr(), nil, []string{"seems to want SASL", "sasl.mechanisms"}},
+		{"wrong password", sasl.Addr(), user("sasl_plaintext", "marker-secret-wrong"), []string{`authentication failed for user "ada" by mechanism PLAIN`, "sasl.password"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			wantText(t, connectErr(t, c.addr, c.props), append(c.want, c.addr)...)
+		})
+	}
+	t.Run("right password", func(t *testing.T) {
+		connect(t, sasl.Addr(), user("sasl_plaintext", "marker-secret-right"))
+	})
+}
+
+func TestConnectLocalhost_Case2_08(t *testing.T) {
+	for _, listen := range []string{"127.0.0.1:0", "[::1]:0"} {
+		l, err := net.Listen("tcp", listen)
+		if err != nil {
+			t.Logf("not tried, this machine has no %s: %v", listen, err)
+			continue
+		}
+		l.Close()
+		e, err := Embed(EmbeddedOptions{Listen: listen})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, port, _ := net.SplitHostPort(e.Addr())
+		addrs := []string{e.Addr()}
+		ips, err := net.LookupIP("localhost")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, ip := range ips { // localhost is tried where it can mean the family that is listened on
+			if host, _, _ := net.SplitHostPort(e.Addr()); ip.String() == host {
+				addrs = append(addrs, "localhost:"+port)
+			}
+		}
+		for _, addr := range addrs {
+			var log bytes.Buffer
+			c, err := Connect(ctxOf(t), Options{Properties: map[string]string{"bootstrap.servers": addr}, Log: slog.New(slog.NewTextHandler(&log, nil))})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.Topics(ctxOf(t)); err != nil {
+				t.Error(err)
+			}
+			c.Close()
+			if log.Len() > 0 {
+				t.Errorf("%s: error lines about an address that was merely tried first:\n%s", addr, log.String())
+			}
+		}
+		e.Close()
+	}
+}
+
+func TestConnectAdvertisedUnreachable_Case2_09(t *testing.T) {
+	e, err := Embed(EmbeddedOptions{Advertise: "kafka-internal.invalid:9092"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	addr := e.cluster.ListenAddrs()[0]
+	if addr != "kafka-internal.invalid:9092" {
+		t.Fatal(addr)
+	}
+	wantText(t, connectErr(t, e.bound, nil), "reached "+e.bound, "kafka-internal.invalid:9092 for broker 0", "cannot be resolved", "advertised.listeners")
+}
+
+func TestTopics(t *testing.T) {
+	c, _ := broker(t)
+	ctx := ctxOf(t)
+	top := name("sensor-readings")
+	created, err := c.CreateTopic(ctx, TopicSpec{Name: top, Partitions: 2, Config: map[string]string{"cleanup.policy": "compact"}})
+	if err != nil || !created {
+		t.Fatal(created, err)
+	}
+	if created, err = c.CreateTopic(ctx, TopicSpec{Name: top, Partitions: 3}); err != nil || created {
+		t.Fatal(created, err)
+	}
+	if n, err := c.Partitions(ctx, top); n != 2 || err != nil {
+		t.Fatal(n, err)
+	}
+	for range 2 {
+		if err := c.AddPartitions(ctx, top, 4); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := c.Partitions(ctx, top); n != 4 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	if cfg, err := c.TopicConfig(ctx, top); err != nil || cfg["cleanup.policy"] != "compact" {
+		t.Fatal(cfg, err)
+	}
+	typo := strings.Replace(top, "readings", "raedings", 1)
+	_, err = c.Partitions(ctx, typo)
+	if !errors.Is(err, ErrNoTopic) {
+		t.Fatal(err)
+	}
+	wantText(t, err.Error(), typo+" does not exist", "did you mean "+top)
+	all, err := c.Topics(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range all {
+		if i.Name == typo {
+			t.Error("looking a topic up has created it")
+		}
+		if i.Name == top && i.Partitions != 4 {
+			t.Error(i)
+		}
+	}
+	if err := c.DeleteTopic(ctx, top); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.DeleteTopic(ctx, name("never")); !errors.Is(err, ErrNoTopic) {
+		t.Fatal(err)
+	}
+	if id, err := c.ClusterID(ctx); id == "" || err != nil {
+		t.Fatal(id, err)
+	}
+}
+
+func TestRepeatedLinesAreFolded(t *testing.T) {
+	var out bytes.Buffer
+	f := newFolder(slog.New(slog.NewTextHandler(&out, nil)), scrubber(map[string]string{"sasl.password": "marker-secret"}))
+	defer f.close()
+	f.release()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range 100 {
+		f.write(logEvent("FAIL", 3, "broker %d: connect failed with marker-secret", i))
+	}
+	f.write(logEvent("CONFWARN", 4, "a consumer property is ignored"))
+	if n := strings.Count(out.String(), "\n"); n != 1 || strings.Contains(out.String(), "marker-secret") {
+		t.Fatalf("%d lines:\n%s", n, out.String())
+	}
+	for _, s := range f.seen {
+		s.first = s.first.Add(-foldFor)
+	}
+	f.write(logEvent("FAIL", 3, "broker %d: connect failed with marker-secret", 7))
+	wantText(t, out.String(), "repeated=99")
+}
+
+func TestEmbeddedKeepsItsFolder(t *testing.T) {
+	dir := t.TempDir()
+	e, err := Embed(EmbeddedOptions{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantText(t, e.Notice(), dir, e.Addr())
+	c := connect(t, e.Addr(), nil)
+	top := topic(t, c, 2)
+	produce(t, c, records(top, 1, 0, 20)...)
+	c.Close()
+	addr := e.Addr()
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if e, err = Embed(EmbeddedOptions{Listen: addr, Dir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if got, _ := readHistory(t, connect(t, addr, nil), top); len(got) != 20 {
+		t.Fatalf("%d records after the restart, want 20", len(got))
+	}
+	_, err = Embed(EmbeddedOptions{Listen: addr})
+	if err == nil {
+		t.Fatal("two brokers on one address")
+	}
+	wantText(t, err.Error(), addr, "in use", "--listen")
+	if _, err = Embed(EmbeddedOptions{Listen: "9092"}); err == nil {
+		t.Fatal("an address without a port was taken")
+	}
+	mem, err := Embed(EmbeddedOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mem.Close()
+	wantText(t, mem.Notice(), "nothing survives")
+}
