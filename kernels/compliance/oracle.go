@@ -39,54 +39,58 @@ func wide(v []float32) []float64 {
 // values are all values of one row.
 func (o *oracle) values(row []float32) [][]float64 {
 	v := make([][]float64, len(o.p.Steps)+1)
-	v[0] = wide(row)
-	for i, s := range o.p.Steps {
-		var y []float64
-		switch s := s.(type) {
-		case *kernels.Map:
-			for j, x := range v[s.In] {
-				y = append(y, mapped(&s.Columns[j], x, s.Inverse))
-			}
-		case *kernels.Gemm:
-			in := v[s.In]
-			y = make([]float64, s.Out)
-			for r := range y {
-				y[r] = o.biases[i][r]
-				for k, x := range in {
-					y[r] += o.weights[i][r*len(in)+k] * x
-				}
-				y[r] = activation(s.Act, y[r])
-			}
-		case *kernels.Diff:
-			for j, x := range v[s.A] {
-				y = append(y, x-v[s.B][j])
-			}
-		case *kernels.Norm:
-			y = []float64{0}
-			for _, x := range v[s.In] {
-				y[0] += x * x
-			}
-			y[0] = math.Sqrt(y[0])
-		case *kernels.Split:
-			n := v[s.Norm][0]
-			for _, x := range v[s.In] {
-				if n == 0 {
-					y = append(y, 0)
-				} else {
-					y = append(y, x*x/n)
-				}
-			}
-		case *kernels.Join:
-			y = make([]float64, len(v[s.In[0]]))
-			for k, in := range s.In {
-				for j, x := range v[in] {
-					y[j] += float64(s.Weights[k]) * x
-				}
-			}
-		}
-		v[i+1] = y
+	for i, w := range o.p.Widths() {
+		v[i] = make([]float64, w)
+	}
+	copy(v[0], wide(row))
+	for i := range o.p.Steps {
+		o.evaluate(i, v)
 	}
 	return v
+}
+
+// evaluate computes the value of step i from those before it.
+func (o *oracle) evaluate(i int, v [][]float64) {
+	y := v[i+1]
+	switch s := o.p.Steps[i].(type) {
+	case *kernels.Map:
+		for j, x := range v[s.In] {
+			y[j] = mapped(&s.Columns[j], x, s.Inverse)
+		}
+	case *kernels.Gemm:
+		in := v[s.In]
+		for r := range y {
+			y[r] = o.biases[i][r]
+			for k, w := range o.weights[i][r*len(in):][:len(in)] {
+				y[r] += w * in[k]
+			}
+			y[r] = activation(s.Act, y[r])
+		}
+	case *kernels.Diff:
+		for j, x := range v[s.A] {
+			y[j] = x - v[s.B][j]
+		}
+	case *kernels.Norm:
+		sum := 0.0
+		for _, x := range v[s.In] {
+			sum += x * x
+		}
+		y[0] = math.Sqrt(sum)
+	case *kernels.Split:
+		clear(y)
+		if n := v[s.Norm][0]; n != 0 {
+			for j, x := range v[s.In] {
+				y[j] = x * x / n
+			}
+		}
+	case *kernels.Join:
+		clear(y)
+		for k, in := range s.In {
+			for j, x := range v[in] {
+				y[j] += float64(s.Weights[k]) * x
+			}
+		}
+	}
 }
 
 func activation(a kernels.Activation, x float64) float64 {
@@ -139,27 +143,64 @@ func (o *oracle) loss(rows []float32, prediction, target kernels.Value) float64 
 	sum, count := 0.0, 0
 	for at := 0; at < len(rows); at += o.p.Width {
 		v := o.values(rows[at : at+o.p.Width])
-		for j, x := range v[prediction] {
-			e := x - v[target][j]
-			sum += e * e
-			count++
-		}
+		sum += squares(v[prediction], v[target])
+		count += len(v[prediction])
 	}
 	return sum / float64(count)
 }
 
+func squares(a, b []float64) float64 {
+	sum := 0.0
+	for j, x := range a {
+		sum += (x - b[j]) * (x - b[j])
+	}
+	return sum
+}
+
 // gradients are central differences. In float64 a step of 1e-6 leaves an error near 1e-10, and only a row
-// whose unit is within 1e-6 of a ReLU's kink could mislead it.
+// whose unit is within 1e-6 of a ReLU's kink could mislead it. Only what weights can change is evaluated
+// again.
 func (o *oracle) gradients(rows []float32, prediction, target kernels.Value) [][]float64 {
 	const h = 1e-6
+	var values [][][]float64
+	for at := 0; at < len(rows); at += o.p.Width {
+		values = append(values, o.values(rows[at:at+o.p.Width]))
+	}
+	targets := make([][]float64, len(values))
+	for r, v := range values {
+		targets[r] = append([]float64(nil), v[target]...)
+	}
+	count := float64(len(values) * len(values[0][prediction]))
+	var moving []int
+	needed, changes := o.p.Needed(prediction), make([]bool, len(o.p.Steps)+1)
+	for i, s := range o.p.Steps {
+		_, changes[i+1] = s.(*kernels.Gemm)
+		for _, v := range s.Reads() {
+			changes[i+1] = changes[i+1] || changes[v]
+		}
+		if changes[i+1] && needed[i+1] {
+			moving = append(moving, i)
+		}
+	}
+	loss := func() float64 {
+		sum := 0.0
+		for r, v := range values {
+			for _, i := range moving {
+				o.evaluate(i, v)
+			}
+			// The target counts as constant, so it keeps its first value.
+			sum += squares(v[prediction], targets[r])
+		}
+		return sum / count
+	}
 	all := make([][]float64, len(o.parameters))
 	for i, p := range o.parameters {
 		all[i] = make([]float64, len(p))
 		for k, w := range p {
 			p[k] = w + h
-			up := o.loss(rows, prediction, target)
+			up := loss()
 			p[k] = w - h
-			down := o.loss(rows, prediction, target)
+			down := loss()
 			p[k] = w
 			all[i][k] = (up - down) / (2 * h)
 		}

@@ -18,8 +18,8 @@ func gradients(t *testing.T, e kernels.Engine) {
 	reference := gorgonia.New()
 	for _, n := range tests {
 		t.Run(n.name, func(t *testing.T) {
-			tr := trainer(t, e, n, kernels.TrainOptions{MaxBatch: 40})
-			rows := n.rows(4)
+			tr := trainer(t, e, n, kernels.TrainOptions{MaxBatch: 37})
+			rows := n.rows(3)
 			o := newOracle(n.p, n.prediction)
 			loss, got, err := tr.Gradients(rows)
 			if err != nil {
@@ -36,7 +36,7 @@ func gradients(t *testing.T, e kernels.Engine) {
 				near(t, names(i)+" against finite differences", got[i], want[i], 2*tolerance)
 			}
 			// 37 rows: more than one block, and not a whole number of them.
-			definition := trainer(t, reference, n, kernels.TrainOptions{MaxBatch: 40})
+			definition := trainer(t, reference, n, kernels.TrainOptions{MaxBatch: 37})
 			for _, count := range []int{1, 37} {
 				rows := n.rows(count)
 				wantLoss, want, err := definition.Gradients(rows)

@@ -8,3 +8,6 @@ import (
 )
 
 func TestCompliance(t *testing.T) { compliance.Run(t, gorgonia.New()) }
+
+func BenchmarkScore(b *testing.B)     { compliance.BenchmarkScore(b, gorgonia.New()) }
+func BenchmarkTrainStep(b *testing.B) { compliance.BenchmarkTrainStep(b, gorgonia.New()) }
