@@ -223,6 +223,7 @@ func nextCell(b []byte, i int, delim byte, final bool) (c cell, next int, status
 			k := bytes.IndexByte(b[j:], '"')
 			if k < 0 {
 				if final {
+					c.end = len(b)
 					return c, i, cellQuote
 				}
 				return c, i, cellShort
