@@ -51,8 +51,8 @@ func (c *car) init(seed uint64, index int, at int64) {
 	c.drive = newStream(seed, streamDrive, index)
 	c.noise = newStream(seed, streamSensor, index)
 	c.build = build{
-		climate:  b.uniform(10, 28),
-		swing:    b.uniform(3, 6),
+		climate:  b.uniform(10, 27),
+		swing:    b.uniform(2, 4),
 		noon:     int64(b.whole(86400)),
 		firmware: 1000,
 		mass:     b.uniform(0.97, 1.03),

@@ -15,18 +15,19 @@ type fault struct {
 }
 
 // Sensors that can stick: fast ones, since a slow one that sticks is right for minutes.
-var canStick = []int{speed, throttlePos, intakeAirFlow, currentDraw, engineVibration}
+var canStick = []int{speed, throttlePos, intakeAirFlow, engineVibration}
 
 // Sensors that can drift, and how far they go at full strength: in the field's unit, or as a share of
 // the value. Every one stays inside the range of a sound fleet for most of the way.
 var canDrift = []struct {
 	field         int
 	offset, share float64
+	up            bool // never down
 }{
-	{coolantTemp, 14, 0},
-	{intakeAirTemp, 13, 0},
-	{intakeAirFlow, 4, 0.3}, // a fouled hot film reads a share of the flow
-	{batteryVoltage, 16, 0},
+	{coolantTemp, 14, 0, false},
+	{intakeAirTemp, 13, 0, false},
+	{intakeAirFlow, 8, 0.4, true}, // downwards it would end at zero, which no running engine shows
+	{batteryVoltage, 16, 0, false},
 }
 
 func newFault(kind Kind, onset, end int64, dice stream) fault {
@@ -43,6 +44,9 @@ func newFault(kind Kind, onset, end int64, dice stream) fault {
 		f.field = canStick[f.dice.whole(len(canStick))]
 	case DriftingSensor:
 		f.field = f.dice.whole(len(canDrift))
+		if canDrift[f.field].up {
+			f.sign = 1
+		}
 	}
 	return f
 }
