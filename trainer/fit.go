@@ -26,13 +26,16 @@ const (
 
 // narrow chooses the widths for n columns that vary: n → h → k → h → n. One column leaves nothing to compress:
 // its score is the distance from the middle, in robust units, and there is no network.
+//
+// By experiment on the generated fleet (18 columns, two seeds, 80 episodes, alarms after three records): a code of half
+// the columns finds 0.96 of the faults, a third 0.62, two ninths 0.34, as what a narrower code cannot hold of normal
+// rows drowns a broken relation; hidden layers of 3/2 of the columns do as well as of twice, those of once find 0.89.
 func narrow(n int) []int {
 	if n < 2 {
 		return nil
 	}
-	h := min(max(2*n, 16), 64)
-	k := max(1, n/3)
-	return []int{h, k, h}
+	h := min(max(3*n/2, 16), 64)
+	return []int{h, n / 2, h}
 }
 
 // activations are tanh, but linear for the code (the first of the narrowest) and for the output.

@@ -562,13 +562,14 @@ func perDay(h *history) float64 {
 	if len(times) < 20 {
 		return 0
 	}
+	weight := float64(h.n) / float64(len(times)) // rows that one sampled time stands for
 	cut := len(times) / 20
 	times = times[cut : len(times)-cut]
 	span := float64(times[len(times)-1] - times[0])
 	if span <= 0 {
 		return 0
 	}
-	return float64((len(times)-1)*timeEvery) / span * 86_400_000
+	return float64(len(times)-1) * weight / span * 86_400_000
 }
 
 // Reasons for which a record is no row although serve makes no dead letter of it.

@@ -400,14 +400,14 @@ func (j *job) warnings(h *history, r *Report) []string {
 	}
 	warn(h.n < Defaults().MinRows, "only %d rows: the threshold means little", h.n)
 	warn(r.RateUsed > r.RateAsked && r.RateAsked > 0,
-		"%d rows are too few for the alarm rate asked, %s: the rate used is %s (%.0f rows would do)", h.n, percent(r.RateAsked), percent3(r.RateUsed), math.Ceil(10/r.RateAsked))
+		"%s rows are too few for the alarm rate asked, %s: the rate used is %s (%s rows would do)", thousands(int64(h.n)), percent(r.RateAsked), percent3(r.RateUsed), thousands(int64(math.Ceil(10/r.RateAsked-1e-6))))
 	warn(r.Ties > max(.001, 2*r.RateUsed), "the score distribution has %s ties at the threshold: rows with that score do not alarm", percent3(r.Ties))
-	warn(r.Partial > 0, "%d rows have more than half of their fields missing", r.Partial)
+	warn(r.Partial > 0, "%s with more than half of the fields missing", plural(r.Partial, "row"))
 	if n := r.Rows.LeftOut["not_finite"]; n > 0 {
-		warn(true, "%d records hold infinities or numbers beyond float32: serve calls them anomalies", n)
+		warn(true, "%s with infinities or numbers beyond float32: serve calls them anomalies", plural(n, "record"))
 	}
 	for problem, n := range r.TimeProblems {
-		warn(float64(n) > .01*float64(r.Rows.Read), "the time field %s: %s in %d records; the Kafka timestamp stands in", h.spec.Time.Field, problem, n)
+		warn(float64(n) > .01*float64(r.Rows.Read), "the time field %s: %s in %s; the Kafka timestamp stands in", h.spec.Time.Field, problem, plural(n, "record"))
 	}
 	slices.Sort(w)
 	// Rows far from the rest are either what is looked for or a sign that the history is no model of normal.

@@ -170,6 +170,13 @@ func round2(v float64) string {
 	return fmt.Sprintf("%.2g", v)
 }
 
+func plural(n int64, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return thousands(n) + " " + thing + "s"
+}
+
 // thousands groups digits: 1,234,567.
 func thousands(n int64) string {
 	s := fmt.Sprint(n)
