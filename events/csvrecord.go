@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/lapwing-stream/lapwing/model"
@@ -53,15 +55,8 @@ func (d *Decoder) compileCSV(at map[string]*node) error {
 		first[name] = i
 		l.cols[i] = at[name]
 	}
-	wanted := make([]string, 0, len(at))
-	for _, f := range d.spec.Fields {
-		wanted = append(wanted, f.Name)
-	}
-	if d.spec.Time != nil {
-		wanted = append(wanted, d.spec.Time.Field)
-	}
-	for _, name := range wanted {
-		if _, ok := first[name]; !ok && at[name] != nil {
+	for _, name := range slices.Sorted(maps.Keys(at)) {
+		if _, ok := first[name]; !ok {
 			errs = append(errs, fmt.Errorf("feature spec: field %q is not in the header%s", name, nearestHint(name, d.spec.Header)))
 		}
 	}

@@ -50,7 +50,8 @@ func fingerprint(b []byte) (reason, what string) {
 	return "", ""
 }
 
-// protobufLike: control bytes or bytes that are not UTF-8 near the start, in something that does not begin like JSON.
+// protobufLike: an eighth of the first bytes, and at least two, are control bytes or no UTF-8, in something that does
+// not begin like JSON.
 func protobufLike(b []byte) bool {
 	head := b[:min(len(b), 64)]
 	if len(head) == 0 || head[0] == '{' || head[0] == '[' || head[0] == '"' {
@@ -58,14 +59,11 @@ func protobufLike(b []byte) bool {
 	}
 	bad := 0
 	for i := 0; i < len(head); {
-		if head[i] == 0 {
-			return false // a NUL in text is named as such
-		}
 		r, n := utf8.DecodeRune(head[i:])
 		if r == utf8.RuneError && n == 1 && len(head)-i >= utf8.UTFMax || r < 0x20 && r != '\t' && r != '\n' && r != '\r' {
 			bad++
 		}
 		i += n
 	}
-	return bad > 0 && (head[0] < 0x20 && head[0] != '\n' && head[0] != '\r' && head[0] != '\t' || 4*bad >= len(head))
+	return bad >= 2 && 8*bad >= len(head)
 }

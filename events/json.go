@@ -536,7 +536,8 @@ func (d *Decoder) rejection(value []byte) Result {
 	}
 	if d.csv != nil {
 		r.Reason, r.Detail = d.fail, d.csv.detail
-		if code, what := fingerprint(value); code != "" {
+		// A NUL inside a row is a fault of the row; one in front is a binary header.
+		if code, what := fingerprint(value); code != "" && (d.fail != ReasonNUL || value[0] == 0) {
 			r.Reason, r.Detail = code, what
 		}
 		return r
