@@ -41,8 +41,8 @@ func TestPythonOfDocs(t *testing.T) {
 	}
 	snippet += `
 records = [
-    {"engine": {"rev.s": 31}, "doors": [0, True], "gear": "4", "load": 0},
-    {"engine": {"rev.s": 29}, "doors": [0, False], "gear": "7", "load": None},
+    {"engine": {"rev.s": 31}, "doors": [0, True], "gear": 4, "load": 0},
+    {"engine": {"rev.s": 29}, "doors": [0, False], "gear": 7, "load": None},
     {},
 ]
 assert np.array_equal(row(records[0]), [31, 1, 1, 0, 0]), row(records[0])

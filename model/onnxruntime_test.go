@@ -193,8 +193,8 @@ func (g *generator) program(i int) *kernels.Program {
 	return p
 }
 
-// rows are n of the usual kind and n that are not: missing values, zeros, a million deviations away, ±1e30, and
-// rows whose residual is 0.
+// rows are n of the usual kind and n that are not: missing values, zeros, a million deviations away, ±1e30, beyond
+// float32, at a knot.
 func (g *generator) rows(n int) []float32 {
 	width := len(g.columns)
 	usual := func() []float32 {
@@ -212,7 +212,7 @@ func (g *generator) rows(n int) []float32 {
 		row := usual()
 		j := g.r.IntN(width)
 		sign := float32(1 - 2*g.r.IntN(2))
-		switch i % 9 {
+		switch i % 10 {
 		case 0:
 			row[j] = inf - inf
 		case 1:
@@ -237,6 +237,8 @@ func (g *generator) rows(n int) []float32 {
 			row[j] = g.columns[j].X[g.r.IntN(len(g.columns[j].X))]
 		case 8:
 			row[j] = sign * 1e-30
+		case 9:
+			row[j] = sign * inf
 		}
 		rows = append(rows, row...)
 	}

@@ -130,6 +130,9 @@ func line(columns []kernels.Column) bool {
 // the slopes, from which the knots could not be read back exactly; this holds the knots themselves, works on
 // [N, D] after the search, and gives the engines' bits.
 //
+// Slope and rounding follow from the knots by kernels.Curve: to change its arithmetic is to change the format,
+// and the golden file says so.
+//
 // The tables have K+1 entries a column: left of the first knot, then one from each knot on. Columns with fewer
 // than K knots repeat their last.
 func (b *builder) emitCurve(columns []kernels.Column, x, to string) string {
