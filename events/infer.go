@@ -410,7 +410,9 @@ func (in *inference) judge(c *column) {
 	switch {
 	case p.bools+p.boolTexts == p.present:
 		in.judgeBool(c, p)
-	case 2*(p.numbers+p.numericTexts) >= p.present && p.codes == 0:
+	case p.numbers == 0 && p.numericTexts > 0 && 10*(p.texts-p.words) >= p.present && p.texts+p.numericTexts == p.present && distinctTexts(c) <= TopCategories:
+		in.judgeText(c, p) // gears R, 1, 2: kinds, some of which are spelled as numbers
+	case 2*(p.numbers+p.numericTexts) >= p.present-p.words && p.numbers+p.numericTexts > 0 && p.codes == 0:
 		in.judgeNumber(c, p, name)
 	case p.texts+p.numericTexts == p.present:
 		in.judgeText(c, p)
@@ -426,6 +428,7 @@ type profile struct {
 	total, present                           int // observed; of those, with a value
 	numbers, numericTexts, codes             int
 	bools, boolTexts, texts, objects, arrays int
+	words                                    int // of the texts, missing-value words such as N/A
 	nulls                                    int
 }
 
@@ -448,6 +451,9 @@ func profileOf(c *column) profile {
 			p.bools++
 		case kindText:
 			p.texts++
+			if isMissingWord(trimBlanks([]byte(v.text))) {
+				p.words++
+			}
 			if foldEqual([]byte(v.text), "true") || foldEqual([]byte(v.text), "false") {
 				p.boolTexts++
 			}
@@ -480,11 +486,22 @@ func (p profile) shares() string {
 	add(p.numbers, "numbers")
 	add(p.numericTexts, "numbers in text")
 	add(p.bools, "true or false")
-	add(p.texts, "other text")
+	add(p.words, "words such as N/A")
+	add(p.texts-p.words, "other text")
 	add(p.objects, "objects")
 	add(p.arrays, "arrays")
 	add(p.nulls, "null or empty")
 	return fmt.Sprintf("%s of %d", strings.Join(parts, ", "), p.total)
+}
+
+func distinctTexts(c *column) int {
+	seen := map[string]bool{}
+	for _, v := range c.obs {
+		if v.kind != kindNull {
+			seen[v.text] = true
+		}
+	}
+	return len(seen)
 }
 
 func (in *inference) judgeBool(c *column, p profile) {
