@@ -109,7 +109,7 @@ func machine(seed uint64, n int) []string {
 func quick(topic string) Options {
 	o := Defaults()
 	o.Topic, o.Model, o.Epochs, o.Threads = topic, "m", 2, 2
-	o.Layers = []int{4, 2, 4}
+	o.Layers, o.BatchSize = []int{4, 2, 4}, 64
 	return o
 }
 

@@ -119,10 +119,10 @@ func (h *history) split() (train, validation []int32) {
 	return train, validation
 }
 
-// bytesPerRow is what a row costs until the model is judged: its values, its place in the shuffle, its score
-// twice (in place and sorted), its label.
+// bytesPerRow is what a row costs at the worst moment: its values, then its score in place (4) and sorted (8), or
+// before that twice its number in the shuffle (8), and its label.
 func bytesPerRow(width int, label bool) int64 {
-	b := int64(4*width + 4 + 8)
+	b := int64(4*width + 12)
 	if label {
 		b++
 	}
@@ -245,6 +245,7 @@ func (j *job) sample(ctx context.Context, ranges []stream.Range) ([][]byte, erro
 		if len(s) == 0 {
 			continue
 		}
+		j.report(Progress{Stage: "read", TotalRecords: offsets(ranges)}, false)
 		if err := take(s); err != nil {
 			return nil, err
 		}
@@ -276,9 +277,17 @@ func (j *job) spec(ctx context.Context, ranges []stream.Range, r *Report) (model
 		return model.Spec{}, nil, err
 	}
 	r.Seconds.Sample = time.Since(started).Seconds()
-	o := events.InferOptions{Format: j.Format, Label: j.Label, Exclude: j.Exclude, Key: j.Key, TimeField: j.Time, Header: j.Header}
+	o := events.InferOptions{Format: j.Format, Label: j.Label, Exclude: j.Exclude, Key: j.Key, TimeField: j.Time, Header: j.Header, Delimiter: j.Delimiter}
 	if j.Spec != nil {
-		o.Format, o.Header = j.Spec.Format, j.Spec.Header
+		o.Format, o.Header, o.Delimiter = j.Spec.Format, j.Spec.Header, j.Spec.Delimiter
+		for _, f := range j.Spec.Fields {
+			if f.Name == j.Label {
+				return model.Spec{}, nil, &InputError{
+					What: fmt.Sprintf("field %s is the label and a feature: a model that sees the truth learns nothing else", f.Name),
+					Next: "remove " + f.Name + " from the spec, or do without the label",
+				}
+			}
+		}
 	}
 	inferred, notes, err := events.Infer(sample, o)
 	if j.Spec == nil && err != nil {

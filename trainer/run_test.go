@@ -635,8 +635,10 @@ func TestReportText(t *testing.T) {
 	if err := r.Write(&text); err != nil {
 		t.Fatal(err)
 	}
-	// The digest is held by TestReproducible; here it would only tie the text to one machine's arithmetic.
-	golden(t, "report.txt", regexp.MustCompile(`\d+ bytes, digest \w+`).ReplaceAllString(text.String(), "N bytes, digest D"))
+	// Digits that depend on the arithmetic of one engine or machine are masked; TestReproducible holds the bytes.
+	masked := regexp.MustCompile(`\d+ bytes, digest \w+`).ReplaceAllString(text.String(), "N bytes, digest D")
+	masked = regexp.MustCompile(`\d*\.\d+|\d+%`).ReplaceAllString(masked, "#")
+	golden(t, "report.txt", masked)
 }
 
 func golden(t *testing.T, name, got string) {

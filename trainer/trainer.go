@@ -36,13 +36,14 @@ type Options struct {
 	Model string // name to publish under; required unless DryRun
 	Alias string // alias that moves to the new version; "live" or another, "none" leaves all alone; default live
 
-	Format  string      // "json", "csv"; "" finds out; default ""
-	Header  []string    // column names of csv records that have no header; default none
-	Key     string      // field that names the thing a record is about, never a feature; default none
-	Time    string      // field with the event time, never a feature; default found by inference
-	Exclude []string    // fields that are no features; default none
-	Label   string      // field with the truth, 0 or 1; judges, and is never a feature; default none
-	Spec    *model.Spec // what fields are; nil infers it from a sample; default nil
+	Format    string      // "json", "csv"; "" finds out; default ""
+	Header    []string    // column names of csv records that have no header; default none
+	Delimiter string      // of csv records, one ASCII character; "" finds out; default ""
+	Key       string      // field that names the thing a record is about, never a feature; default none
+	Time      string      // field with the event time, never a feature; default none, the Kafka timestamp
+	Exclude   []string    // fields that are no features; default none
+	Label     string      // field with the truth, 0 or 1; judges, and is never a feature; default none
+	Spec      *model.Spec // what fields are; nil infers it from a sample; default nil
 
 	Layers       []int   // hidden widths, the code among them, columns; nil chooses them from the columns; default nil
 	Epochs       int     // passes over the training rows; 0 takes 3, or as many as 1,000 steps need; default 0
