@@ -28,10 +28,9 @@ func (f *File) openCSV() error {
 	f.csv = c
 	f.next = f.nextCSV
 	// The first row decides much, so it is found before the delimiter is: from a window as full as it gets.
-	for len(f.window) < windowSize/2 && !f.final {
-		if err := f.fill(); err != nil && !errors.Is(err, io.EOF) {
-			return f.cut()
-		}
+	// What goes wrong on the way shows once the rows before it have been handed out.
+	for len(f.window) < windowSize/2 && f.err == nil {
+		f.fill()
 	}
 	if bytes.IndexByte(f.window, '\n') < 0 && bytes.IndexByte(f.window, '\r') >= 0 && f.final {
 		return fmt.Errorf("lines end in a lone carriage return; convert them: tr '\\r' '\\n' < %s", f.name)
@@ -244,8 +243,12 @@ func (f *File) row() ([]cell, int, error) {
 		var status cellStatus
 		c.cells, next, status = readRow(c.cells[:0], f.window, f.at, c.delim, f.final)
 		switch {
-		case status == cellLast:
+		case status == cellLast && next-f.at <= maxRow:
 			return c.cells, next, nil
+		case status == cellLast:
+			line := f.line
+			f.consume(next - f.at)
+			return nil, 0, f.reject(line, "", ReasonLong, "a row of more than %d MiB", maxRow>>20)
 		case status == cellShort && len(f.window)-f.at <= maxRow:
 			if err := f.fill(); err != nil && !errors.Is(err, io.EOF) {
 				return nil, 0, f.cut()

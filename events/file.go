@@ -133,7 +133,7 @@ func (f *File) open(src io.ReadCloser) error {
 		return err
 	}
 	f.in = in
-	if err := f.fill(); err != nil && !errors.Is(err, io.EOF) {
+	if err := f.fill(); err != nil && !errors.Is(err, io.EOF) && len(f.window) == 0 {
 		return err
 	}
 	if len(f.window) == 0 {

@@ -46,8 +46,10 @@ func (f *File) nextJSON() (Entry, error) {
 		}
 		text := f.window[f.at:end]
 		f.consume(end - f.at)
-		if !ok {
-			f.skipLine()
+		if !ok || len(text) > maxRow {
+			if !ok {
+				f.skipLine()
+			}
 			return Entry{}, f.reject(line, "", ReasonLong, "a line of more than %d MiB", maxRow>>20)
 		}
 		text = dropMark(dropLineEnd(text))

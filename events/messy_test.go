@@ -126,7 +126,7 @@ func (r *reading) refused(words ...string) {
 func (r *reading) value(i int, want string) {
 	r.t.Helper()
 	if got := string(r.entries[i].Value); got != want {
-		r.t.Errorf("row %d is %s, want %s", i+1, got, want)
+		r.t.Errorf("row %d is %.200s, want %s", i+1, got, want)
 	}
 }
 
