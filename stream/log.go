@@ -91,8 +91,8 @@ func (f *folder) write(e kafka.LogEvent) {
 	if !f.log.Enabled(context.Background(), level) {
 		return
 	}
-	msg := f.scrub(e.Message)
-	key := e.Tag + digits.ReplaceAllString(msg, "#")
+	msg := tail(f.scrub(e.Message)) // the thread's name before it tells the user nothing, and would keep likes apart
+	key := digits.ReplaceAllString(msg, "#")
 	s, now := f.seen[key], time.Now()
 	if s != nil && now.Sub(s.first) < foldFor {
 		s.count++

@@ -152,6 +152,8 @@ func (c *Client) committed(ctx context.Context, group string, ask []kafka.TopicP
 			return out, nil
 		}
 		switch code(err) {
+		case kafka.ErrGroupIDNotFound: // a group that nobody has joined or committed for has no offsets
+			return map[TopicPartition]int64{}, nil
 		case kafka.ErrUnstableOffsetCommit, kafka.ErrCoordinatorLoadInProgress, kafka.ErrCoordinatorNotAvailable, kafka.ErrNotCoordinator:
 		default:
 			return nil, c.adminErr("committed offsets could not be read", where, err)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -102,20 +103,29 @@ func records(topic string, partition int32, from, n int) []Record {
 	return out
 }
 
+// produce writes recs and waits for them; one producer a client, as making and closing one takes a tenth of a second.
 func produce(t *testing.T, c *Client, recs ...Record) {
 	t.Helper()
 	ctx := ctxOf(t)
-	p, err := c.Producer(ctx, ProducerOptions{})
-	if err != nil {
-		t.Fatal(err)
+	p, ok := producers.Load(c)
+	if !ok {
+		made, err := c.Producer(ctx, ProducerOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p = made
+		producers.Store(c, p)
+		t.Cleanup(func() {
+			producers.Delete(c)
+			made.destroy()
+		})
 	}
-	if err := p.Produce(ctx, recs); err != nil {
-		t.Fatal(err)
-	}
-	if err := p.Close(ctx); err != nil {
+	if err := errors.Join(p.(*Producer).Produce(ctx, recs), p.(*Producer).Flush(ctx)); err != nil {
 		t.Fatal(err)
 	}
 }
+
+var producers sync.Map // *Client -> *Producer
 
 // readAll reads ranges to the end and checks that every partition's records come in offset order, each batch from one partition.
 func readAll(t *testing.T, c *Client, topic string, ranges []Range, o HistoryOptions) ([]Record, []RangeResult) {
