@@ -41,7 +41,7 @@ type observation struct {
 type alertBook struct {
 	rules   alertRules
 	emit    func(key string, partition int32, r *AlertRecord) // r is valid for the call
-	entries map[string]*alertEntry
+	count   int                                               // entries of all partitions
 	recent  ring
 	parts   map[stream.TopicPartition]*alertPartition
 	raised  int
@@ -74,8 +74,11 @@ type alertEntry struct {
 // to another century must not silence every key.
 const clockWidth = 16
 
+// alertPartition has its own entries: a key that stands in two partitions (they were added, or a producer has its own
+// way) counts in each apart, since nothing orders the records of one behind those of the other.
 type alertPartition struct {
 	source   stream.TopicPartition
+	entries  map[string]*alertEntry
 	quiet    int64            // below this offset records rebuild counts and nothing is emitted
 	settled  map[string]int64 // restored keys: records at or below this offset change nothing
 	horizon  int64            // largest of settled
@@ -109,8 +112,7 @@ func (r *ring) front() *alertEntry { return r.head.next.entry }
 func newAlertBook(rules alertRules, emit func(string, int32, *AlertRecord)) *alertBook {
 	b := &alertBook{
 		rules: rules, emit: emit,
-		entries: map[string]*alertEntry{},
-		parts:   map[stream.TopicPartition]*alertPartition{},
+		parts: map[stream.TopicPartition]*alertPartition{},
 	}
 	b.recent.init()
 	return b
@@ -203,7 +205,7 @@ func (b *alertBook) revoke(source stream.TopicPartition) {
 func (b *alertBook) partition(source stream.TopicPartition) *alertPartition {
 	p := b.parts[source]
 	if p == nil {
-		p = &alertPartition{source: source}
+		p = &alertPartition{source: source, entries: map[string]*alertEntry{}}
 		p.recent.init()
 		b.parts[source] = p
 	}
@@ -211,21 +213,23 @@ func (b *alertBook) partition(source stream.TopicPartition) *alertPartition {
 }
 
 func (b *alertBook) add(key string, p *alertPartition) *alertEntry {
-	if e := b.entries[key]; e != nil {
+	if e := p.entries[key]; e != nil {
 		b.remove(e)
 	}
 	e := &alertEntry{key: key, part: p}
 	e.inBook.entry, e.inPart.entry = e, e
 	b.recent.push(&e.inBook)
 	p.recent.push(&e.inPart)
-	b.entries[key] = e
+	p.entries[key] = e
+	b.count++
 	return e
 }
 
 func (b *alertBook) remove(e *alertEntry) {
 	e.inBook.unlink()
 	e.inPart.unlink()
-	delete(b.entries, e.key)
+	delete(e.part.entries, e.key)
+	b.count--
 	if e.raised {
 		b.raised--
 	}
@@ -262,7 +266,7 @@ func (b *alertBook) observe(o *observation) {
 			return
 		}
 	}
-	e := b.entries[string(b.scratch)]
+	e := p.entries[string(b.scratch)]
 	if e != nil && !quiet && o.timeOK && e.lastOK && o.time-e.last >= b.rules.clearSilent {
 		b.clear(e, ReasonSilent, o.time, true)
 		e = nil
@@ -343,7 +347,7 @@ func (b *alertBook) report(e *alertEntry, state AlertState, reason string, at in
 // evict holds the number of entries to the bound. An evicted raised key is cleared even while counts are being
 // rebuilt: nobody would remember to do it later.
 func (b *alertBook) evict() {
-	for len(b.entries) > b.rules.keys {
+	for b.count > b.rules.keys {
 		e := b.recent.front()
 		b.clear(e, ReasonEvicted, e.last, e.lastOK)
 	}

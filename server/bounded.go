@@ -92,22 +92,14 @@ type bounded struct {
 	emit    func(*Scored) error
 	m       micro
 	decoder *events.Decoder
-	bytes   []byte // keys and values of m.records: an entry is valid until the next
 	text    []byte
 }
 
 func (b *bounded) add(e events.Entry) {
-	keep := func(v []byte) []byte {
-		if v == nil {
-			return nil
-		}
-		at := len(b.bytes)
-		b.bytes = append(b.bytes, v...)
-		return b.bytes[at:len(b.bytes):len(b.bytes)]
+	if e.Time == events.NoTime {
+		e.Time = -1
 	}
-	b.m.records = append(b.m.records, stream.Record{
-		Topic: b.o.Source, Offset: int64(e.Line), Key: keep(e.Key), Value: keep(e.Value), Time: e.Time,
-	})
+	b.m.records = append(b.m.records, stream.Record{Topic: b.o.Source, Offset: int64(e.Line), Key: e.Key, Value: e.Value, Time: e.Time})
 }
 
 func (b *bounded) flush() error {
@@ -142,7 +134,6 @@ func (b *bounded) flush() error {
 		}
 	}
 	m.records = m.records[:0]
-	b.bytes = b.bytes[:0]
 	return nil
 }
 

@@ -13,6 +13,9 @@ import (
 // topShares is how many fields an output record names.
 const topShares = 3
 
+// leastShare is the smallest share that is named: anything below prints as 0.
+const leastShare = 5e-5
+
 // micro is a micro-batch on its way through decode, score and encode. All of it is done by one model. It is for
 // one goroutine at a time and is used again.
 type micro struct {
@@ -181,7 +184,7 @@ func (m *micro) top(it *item) []Share {
 	for range topShares {
 		best := -1
 		for f, v := range m.byPart {
-			if v > 0 && (best < 0 || v > m.byPart[best]) {
+			if v > leastShare*float64(it.score) && (best < 0 || v > m.byPart[best]) {
 				best = f
 			}
 		}

@@ -28,7 +28,7 @@ func scoreTexts(t *testing.T, o BoundedOptions, values ...string) ([]string, Bou
 			return events.Entry{}, io.EOF
 		}
 		i++
-		e := events.Entry{Time: -1, Line: i}
+		e := events.Entry{Time: events.NoTime, Line: i}
 		if values[i-1] != "null" {
 			e.Value = []byte(values[i-1])
 		}

@@ -174,14 +174,14 @@ func (s *slot) load(ctx context.Context, engine kernels.Engine, gate chan struct
 			case <-ctx.Done():
 				return
 			}
-			s.take(engine, c)
+			s.take(engine, c, c.Overtaken)
 			<-gate
 		}
 	}
 }
 
 // take loads one change and swaps, or says why not. The old model serves on meanwhile.
-func (s *slot) take(engine kernels.Engine, c registry.Change) {
+func (s *slot) take(engine kernels.Engine, c registry.Change, overtaken func() bool) {
 	version := c.Manifest.Version
 	switch {
 	case c.Gone:
@@ -190,7 +190,7 @@ func (s *slot) take(engine kernels.Engine, c registry.Change) {
 	case c.Err != nil:
 		s.refuse(version, c.Err)
 		return
-	case c.Overtaken():
+	case overtaken():
 		s.note(version, ModelOvertaken, "")
 		return
 	}
@@ -204,7 +204,7 @@ func (s *slot) take(engine kernels.Engine, c registry.Change) {
 		s.refuse(version, err)
 		return
 	}
-	if c.Overtaken() {
+	if overtaken() {
 		s.note(version, ModelOvertaken, "")
 		s.log.Info("a newer model was published during the load; this one is dropped", "model", c.Manifest.String())
 		return

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
+
 	"github.com/lapwing-stream/lapwing/stream"
 )
 
@@ -196,6 +198,10 @@ func pause(ctx context.Context, d time.Duration) error {
 // another copy is a member already: then its offsets stand.
 func (r *runner) begin(ctx context.Context) error {
 	committed, err := r.client.Committed(ctx, r.o.group(), r.o.Topics)
+	// Brokers differ in what they say about a group that never was: no offsets, or no such group.
+	if ke := (kafka.Error{}); errors.As(err, &ke) && ke.Code() == kafka.ErrGroupIDNotFound {
+		committed, err = nil, nil
+	}
 	if err != nil {
 		return err
 	}

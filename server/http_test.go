@@ -1,0 +1,259 @@
+package server
+
+import (
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/lapwing-stream/lapwing/stream"
+)
+
+// scrape asks the handler directly: it works after the listener has gone.
+func (s *serving) scrape() (int, string) {
+	w := httptest.NewRecorder()
+	s.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	return w.Code, w.Body.String()
+}
+
+// TestPublicRoutes_Case8_04: the public port answers these and nothing else.
+func TestPublicRoutes_Case8_04(t *testing.T) {
+	b := newBed(t)
+	b.topic("cars", 1)
+	s := b.serve(oneStream("cars"))
+	if got, want := slices.Sorted(maps.Keys(s.routes())), []string{"GET /healthz", "GET /metrics", "GET /readyz"}; !slices.Equal(got, want) {
+		t.Errorf("routes %v, want %v", got, want)
+	}
+	for _, path := range []string{"/debug/pprof/heap", "/debug/pprof/", "/debug/vars", "/", "/metrics/x"} {
+		if code, _ := s.get(path); code != http.StatusNotFound {
+			t.Errorf("%s answers %d, want 404", path, code)
+		}
+	}
+}
+
+// freezer stands before a broker and can stop passing bytes, in either direction, without closing anything.
+type freezer struct {
+	net.Listener
+	frozen atomic.Bool
+	thaw   chan struct{}
+}
+
+func newFreezer(t *testing.T) *freezer {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &freezer{Listener: l, thaw: make(chan struct{})}
+}
+
+func (f *freezer) pass(to string) (stop func()) {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var open []net.Conn
+	copyAll := func(dst, src net.Conn) {
+		defer dst.Close()
+		buf := make([]byte, 64<<10)
+		for {
+			n, err := src.Read(buf)
+			if f.frozen.Load() {
+				<-f.thaw
+			}
+			if n > 0 {
+				if _, err := dst.Write(buf[:n]); err != nil {
+					return
+				}
+			}
+			if err != nil {
+				return
+			}
+		}
+	}
+	wg.Go(func() {
+		for {
+			in, err := f.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", to)
+			if err != nil {
+				in.Close()
+				continue
+			}
+			mu.Lock()
+			open = append(open, in, out)
+			mu.Unlock()
+			wg.Go(func() { copyAll(out, in) })
+			wg.Go(func() { copyAll(in, out) })
+		}
+	})
+	return sync.OnceFunc(func() {
+		f.Close()
+		mu.Lock()
+		for _, c := range open {
+			c.Close()
+		}
+		mu.Unlock()
+		if f.frozen.Load() {
+			close(f.thaw)
+		}
+		wg.Wait()
+	})
+}
+
+// TestProbesWhileBrokerIsFrozen_Case8_15: with a broker that accepts and never answers, both probes answer from kept
+// state, and the metrics do.
+func TestProbesWhileBrokerIsFrozen_Case8_15(t *testing.T) {
+	t.Parallel()
+	f := newFreezer(t)
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listen := free.Addr().String()
+	free.Close()
+	broker, err := stream.Embed(stream.EmbeddedOptions{Listen: listen, Advertise: f.Addr().String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { broker.Close() })
+	stop := f.pass(listen)
+	t.Cleanup(stop)
+	b := bedAt(t, f.Addr().String())
+	b.topic("cars", 2)
+	b.publish("cars", testModel(t, plainSpec, 1, 5), "live")
+	o := oneStream("cars")
+	o.ShutdownTimeout = 1e9
+	s := b.serve(o)
+	s.ready()
+	f.frozen.Store(true)
+	for range 100 {
+		if code, _ := s.get("/healthz"); code != 200 {
+			t.Fatalf("liveness depends on the broker: %d", code)
+		}
+		if code, body := s.get("/readyz"); code != 200 && code != 503 || !strings.Contains(body, "cars.scores") {
+			t.Fatalf("readyz %d: %s", code, body)
+		}
+	}
+	if code, body := s.get("/metrics"); code != 200 || !strings.Contains(body, "lapwing_ready") {
+		t.Errorf("metrics %d", code)
+	}
+	// CASES 8.12: and the server ends, with nothing in flight, though nobody answers.
+	s.cancel()
+	<-s.done
+}
+
+// TestMetricsTable: docs/serve.md lists every metric of ours with its meaning, and none that is not there.
+func TestMetricsTable(t *testing.T) {
+	b := newBed(t)
+	b.topic("cars", 1)
+	b.publish("cars", testModel(t, plainSpec, 1, 5), "live")
+	s := b.serve(oneStream("cars"))
+	s.ready()
+	records := b.events("cars", 1, 0, 50)
+	for i := range 12 {
+		records = append(records, event("cars", 0, 5*i, 40, 1))
+	}
+	records = append(records, stream.Record{Topic: "cars", Value: []byte("{"), Time: -1})
+	b.produce(records...)
+	s.settled(63)
+	b.publish("cars", testModel(t, plainSpec, 2, 5), "live")
+	await(t, "the swap", func() bool { return s.Status().Streams[0].Version == 2 })
+	await(t, "lag", func() bool { _, body := s.scrape(); return strings.Contains(body, "lapwing_lag_records{") })
+	_, body := s.scrape()
+	var table strings.Builder
+	help := regexp.MustCompile(`(?m)^# HELP (lapwing_\S+) (.*)\n# TYPE \S+ (\S+)$`)
+	table.WriteString("| metric | kind | meaning |\n| --- | --- | --- |\n")
+	for _, m := range help.FindAllStringSubmatch(body, -1) {
+		table.WriteString("| `" + m[1] + "` | " + m[3] + " | " + m[2] + " |\n")
+		if !regexp.MustCompile(`_(total|seconds|bytes|records|ratio|version|ready|active)$`).MatchString(m[1]) {
+			t.Errorf("%s does not end in its unit", m[1])
+		}
+	}
+	const path = "../docs/serve.md"
+	page, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start, end := "<!-- metrics: go test ./server -run TestMetricsTable -update -->\n", "<!-- end of metrics -->"
+	before, rest, ok := strings.Cut(string(page), start)
+	got, after, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		t.Fatal("docs/serve.md has lost its marks around the table of metrics")
+	}
+	if *update {
+		if err := os.WriteFile(path, []byte(before+start+table.String()+end+after), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if diff := cmp.Diff(table.String(), got); diff != "" {
+		t.Errorf("the table of metrics is not that of the code; run the command in the comment above it (-code +page):\n%s", diff)
+	}
+}
+
+// TestNativeHistograms: a scraper that speaks the protocol's binary form gets the fine buckets.
+func TestNativeHistograms(t *testing.T) {
+	b := newBed(t)
+	b.topic("cars", 1)
+	b.publish("cars", testModel(t, plainSpec, 1, 5), "live")
+	s := b.serve(oneStream("cars"))
+	b.produce(b.events("cars", 1, 0, 50)...)
+	s.settled(50)
+	families, err := s.metrics.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fine := 0
+	for _, f := range families {
+		for _, m := range f.Metric {
+			if h := m.GetHistogram(); h != nil && h.GetSampleCount() > 0 && strings.HasPrefix(f.GetName(), "lapwing_") {
+				if len(h.PositiveSpan) == 0 {
+					t.Errorf("%s has no native buckets", f.GetName())
+				}
+				fine++
+			}
+		}
+	}
+	if fine < 4 {
+		t.Errorf("%d histograms with samples", fine)
+	}
+}
+
+// TestLagSeriesEnd_Case6_19: the series of partitions that went to another copy are gone.
+func TestLagSeriesEnd_Case6_19(t *testing.T) {
+	b := newBed(t)
+	b.topic("cars", 8)
+	b.publish("cars", testModel(t, plainSpec, 1, 5), "live")
+	first := b.serve(oneStream("cars"))
+	series := func(s *serving) int { _, body := s.scrape(); return strings.Count(body, "\nlapwing_lag_records{") }
+	await(t, "eight series", func() bool { return series(first) == 8 })
+	second := b.serve(oneStream("cars"))
+	await(t, "four and four", func() bool { return series(first) == 4 && series(second) == 4 })
+	second.stop()
+	await(t, "eight again", func() bool { return series(first) == 8 })
+	if n := series(second); n != 0 {
+		t.Errorf("a stopped server shows %d series", n)
+	}
+}
+
+func TestTakenPort(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	o := oneStream("cars")
+	o.HTTP = l.Addr().String()
+	if _, err := New(Deps{}, o); err == nil || !strings.Contains(err.Error(), o.HTTP) {
+		t.Errorf("got %v, want an error that names the address", err)
+	}
+}
