@@ -281,58 +281,56 @@ func (f *File) columnName(i int) string {
 
 func (f *File) nextCSV() (Entry, error) {
 	c := f.csv
-	for {
-		f.skipBlankLines()
-		if f.at == len(f.window) && f.final {
-			return Entry{}, io.EOF
+	f.skipBlankLines()
+	if f.at == len(f.window) && f.final {
+		return Entry{}, io.EOF
+	}
+	if f.at == len(f.window) && f.err != nil {
+		return Entry{}, f.cut()
+	}
+	line := f.line
+	cells, next, err := f.row()
+	if err != nil {
+		return Entry{}, err
+	}
+	row := f.window[f.at:next]
+	start := f.at
+	f.consume(next - f.at)
+	if i := bytes.IndexByte(row, 0); i >= 0 {
+		col := 0
+		for col < len(cells)-1 && cells[col].end < start+i {
+			col++
 		}
-		if f.at == len(f.window) && f.err != nil {
-			return Entry{}, f.cut()
-		}
-		line := f.line
-		cells, next, err := f.row()
-		if err != nil {
+		return Entry{}, f.reject(line, f.columnName(col), ReasonNUL, "NUL byte")
+	}
+	if len(cells) != len(f.header) {
+		return Entry{}, f.reject(line, "", ReasonCSVColumns, "%d fields, header has %d", len(cells), len(f.header))
+	}
+	e := Entry{Time: NoTime, Line: line}
+	if c.time >= 0 {
+		if e.Time, err = f.timeOf(f.cellText(cells[c.time]), line); err != nil {
 			return Entry{}, err
 		}
-		row := f.window[f.at:next]
-		start := f.at
-		f.consume(next - f.at)
-		if i := bytes.IndexByte(row, 0); i >= 0 {
-			col := 0
-			for col < len(cells)-1 && cells[col].end < start+i {
-				col++
-			}
-			return Entry{}, f.reject(line, f.columnName(col), ReasonNUL, "NUL byte")
+	}
+	if c.key >= 0 {
+		if text := f.cellText(cells[c.key]); len(text) > 0 {
+			e.Key = f.keep(func(b []byte) []byte { return append(b, text...) })
 		}
-		if len(cells) != len(f.header) {
-			return Entry{}, f.reject(line, "", ReasonCSVColumns, "%d fields, header has %d", len(cells), len(f.header))
-		}
-		e := Entry{Time: NoTime, Line: line}
-		if c.time >= 0 {
-			if e.Time, err = f.timeOf(f.cellText(cells[c.time]), line); err != nil {
-				return Entry{}, err
-			}
-		}
-		if c.key >= 0 {
-			if text := f.cellText(cells[c.key]); len(text) > 0 {
-				e.Key = f.keep(func(b []byte) []byte { return append(b, text...) })
-			}
-		}
-		if c.seen < sniffRows {
-			f.watchCommas(cells, line)
-		}
-		if f.o.Raw {
-			e.Value = f.keep(func(b []byte) []byte { return append(b, dropLineEnd(row)...) })
-			return e, nil
-		}
-		if cap(f.arena)-len(f.arena) < 2*len(row)+64*len(cells) {
-			f.arena = make([]byte, 0, max(arenaSize, 4*len(row)+64*len(cells)))
-		}
-		begin := len(f.arena)
-		f.arena = f.appendRow(f.arena, cells, line)
-		e.Value = f.arena[begin:len(f.arena):len(f.arena)]
+	}
+	if c.seen < sniffRows {
+		f.watchCommas(cells, line)
+	}
+	if f.o.Raw {
+		e.Value = f.keep(func(b []byte) []byte { return append(b, dropLineEnd(row)...) })
 		return e, nil
 	}
+	if cap(f.arena)-len(f.arena) < 2*len(row)+64*len(cells) {
+		f.arena = make([]byte, 0, max(arenaSize, 4*len(row)+64*len(cells)))
+	}
+	begin := len(f.arena)
+	f.arena = f.appendRow(f.arena, cells, line)
+	e.Value = f.arena[begin:len(f.arena):len(f.arena)]
+	return e, nil
 }
 
 // cellText is a cell's text, blanks around an unquoted one dropped. It holds until the next call.

@@ -261,6 +261,7 @@ func compile(spec model.Spec, capture string) (*Decoder, error) {
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
+	d.root.mark(d.fields)
 	d.state = make([]uint8, len(d.fields))
 	d.counts = make([][fieldStates]int64, len(d.fields))
 	return d, nil

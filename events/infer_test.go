@@ -170,7 +170,7 @@ func TestInferCapsCategories_Case4_09(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	// 67 services in falling frequency, as in a network log.
 	sample := sampleOf(5000, func(i int) string {
-		return fmt.Sprintf(`{"x":%v,"service":"s%02d-%s"}`, rng.Float64(), int(67*rng.Float64()*rng.Float64()), "abc"[i%1:1])
+		return fmt.Sprintf(`{"x":%v,"service":"s%02d-a"}`, rng.Float64(), int(67*rng.Float64()*rng.Float64()))
 	})
 	fields, said := inferred(t, sample, InferOptions{})
 	if f := fields["service"]; len(f.Categories) != TopCategories || f.Categories[0] != "s00-a" {
@@ -358,11 +358,8 @@ fields:
 
 // Any text survives the YAML form, whatever YAML would take it for.
 func TestSpecTextsSurvive(t *testing.T) {
-	var names []string
-	for _, s := range []string{"a", "1", "1e5", "true", "No", "null", "~", "- x", "a: b", "#c", "é", "日本", "\t", " lead", "trail ", `q"q`, "'", `b\\s`,
-		"\u2028", "\u0085", "\ufeff", "\x01", "%", "@", "`", "{x}", "[y]", "&a", "*b", "!t", "|", ">", "=", "<<", "0x1F", "1_000", "2020-01-01", ".inf", "😀"} {
-		names = append(names, s)
-	}
+	names := []string{"a", "1", "1e5", "true", "No", "null", "~", "- x", "a: b", "#c", "é", "日本", "\t", " lead", "trail ", `q"q`, "'", `b\\s`,
+		"\u2028", "\u0085", "\ufeff", "\x01", "%", "@", "`", "{x}", "[y]", "&a", "*b", "!t", "|", ">", "=", "<<", "0x1F", "1_000", "2020-01-01", ".inf", "😀"}
 	spec := model.Spec{Format: "csv", Header: names, Fields: []model.Field{{Name: "a", Type: model.Number}, {Name: "1", Type: model.Category, Categories: names}}}
 	var b bytes.Buffer
 	if err := WriteSpec(&b, spec, []model.ColumnNote{{Name: "x\ny: {", Note: "left out: \n- {name: evil}"}, {Name: "a", Note: "on\u2028e"}}); err != nil {

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"unicode/utf16"
 	"unicode/utf8"
-
-	"github.com/lapwing-stream/lapwing/model"
 )
 
 // What can be wrong in JSON, as the message says it.
@@ -122,7 +120,11 @@ func (d *Decoder) object(b []byte, i int, n *node, depth int) int {
 		if at >= 0 {
 			c := &n.children[at]
 			expected = &c.next
-			i = d.value(b, i, c.node, depth)
+			if c.number && i < len(b) && (b[i]-'0' <= 9 || b[i] == '-') {
+				i = d.number(b, i, c.field)
+			} else {
+				i = d.value(b, i, c.node, depth)
+			}
 		} else {
 			i = d.skip(b, i, depth)
 		}
@@ -239,21 +241,8 @@ func (d *Decoder) value(b []byte, i int, n *node, depth int) int {
 		if end < 0 {
 			return d.numberFailed(b, i, ^end)
 		}
-		if f := n.field; f >= 0 {
-			if fd := &d.fields[f]; fd.kind == model.Number && exact && d.state[f] == fieldAbsent {
-				if v, ok := fastFloat32(mant, exp); ok { // the common case, flat
-					if c == '-' {
-						v = -v
-					}
-					d.row[fd.col] = v
-					d.state[f] = fieldValue
-					d.good++
-				} else {
-					d.setNumber(f, b[i:end], mant, exp, exact)
-				}
-			} else {
-				d.setNumber(f, b[i:end], mant, exp, exact)
-			}
+		if n.field >= 0 {
+			d.setNumber(n.field, b[i:end], mant, exp, exact)
 		}
 		if n.isTime {
 			d.setTime(d.time.number(decimal{mant, exp, c == '-', exact}, b[i:end]))
@@ -263,6 +252,25 @@ func (d *Decoder) value(b []byte, i int, n *node, depth int) int {
 		}
 		return end
 	}
+}
+
+// number takes the number at b[i] for a field that is one. It is value's most common case, flat.
+func (d *Decoder) number(b []byte, i int, f int32) int {
+	end, mant, exp, exact := scanNumber(b, i)
+	if end < 0 {
+		return d.numberFailed(b, i, ^end)
+	}
+	if v, ok := fastFloat32(mant, exp); ok && exact && d.state[f] == fieldAbsent {
+		if b[i] == '-' {
+			v = -v
+		}
+		d.row[d.fields[f].col] = v
+		d.state[f] = fieldValue
+		d.good++
+		return end
+	}
+	d.setNumber(f, b[i:end], mant, exp, exact)
+	return end
 }
 
 func (d *Decoder) leafOther(n *node, s uint8, k valueKind) {

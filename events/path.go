@@ -3,6 +3,8 @@ package events
 import (
 	"fmt"
 	"strings"
+
+	"github.com/lapwing-stream/lapwing/model"
 )
 
 // Path writes keys as one field name: joined by dots, with a dot or backslash inside a key escaped by a backslash.
@@ -29,7 +31,7 @@ func SplitPath(name string) ([]string, error) {
 	for i := 0; i <= len(name); i++ {
 		if i == len(name) || name[i] == '.' {
 			if len(key) == 0 {
-				return nil, fmt.Errorf("field name %q has an empty part; a dot that belongs to a key is written \\.", name)
+				return nil, fmt.Errorf("field name %q has an empty part; write a backslash before a dot that belongs to a key", name)
 			}
 			keys = append(keys, string(key))
 			key = key[:0]
@@ -61,10 +63,12 @@ type node struct {
 
 // A child is a node below an object's key.
 type child struct {
-	key   string
-	plain bool  // key stands in JSON as it is: no quote, backslash or control character
-	next  int32 // the child expected after this one; -1 = none
-	node  *node
+	key    string
+	plain  bool  // key stands in JSON as it is: no quote, backslash or control character
+	number bool  // node wants a number for one field, and nothing else: the common case
+	field  int32 // then that field
+	next   int32 // the child expected after this one; -1 = none
+	node   *node
 }
 
 // An elem is a node below an array's index.
@@ -112,6 +116,17 @@ func (n *node) add(keys []string) *node {
 		n = n.children[at].node
 	}
 	return n
+}
+
+// mark notes which children are the common case.
+func (n *node) mark(fields []field) {
+	for i := range n.children {
+		c := &n.children[i]
+		f := c.node.field
+		c.number = f >= 0 && !c.node.isTime && !c.node.capture && !c.node.inner() && fields[f].kind == model.Number
+		c.field = f
+		c.node.mark(fields)
+	}
 }
 
 // clone copies the tree: predictions and seen marks belong to one decoder.
