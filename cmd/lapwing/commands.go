@@ -8,6 +8,8 @@ func (a *app) commands() []*cobra.Command {
 		a.demoCommand(),
 		a.trainCommand(),
 		a.serveCommand(),
+		a.scoreCommand(),
+		a.modelsCommand(),
 		a.brokerCommand(),
 		a.loadCommand(),
 		a.generateCommand(),

@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/lapwing-stream/lapwing/events"
 	"github.com/lapwing-stream/lapwing/stream"
@@ -81,40 +82,50 @@ with its line and never stops the others.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.topic, "topic", "", "`TOPIC` to write to")
-	f.StringVar(&o.file.Key, "key", "", "`COLUMN` whose text becomes the record's key")
-	f.StringVar(&o.file.Time, "time", "", "`COLUMN` that also sets the record's timestamp")
-	f.StringVar(&o.file.TimeUnit, "time-unit", "", "`UNIT` of a numeric time: s, ms, us or ns")
-	f.StringVar(&o.file.TimeLayout, "time-layout", "", "`LAYOUT` of a time in text, as Go writes 2006-01-02 15:04:05; empty: RFC 3339 and its relatives")
-	f.StringVar(&o.file.TimeZone, "time-zone", "", "`ZONE` of times that name none (default UTC)")
+	addFileFlags(f, &o.file, &o.delimiter)
 	f.StringSliceVar(&o.file.Drop, "drop", nil, "`COLUMNS` that are not sent, parted by commas")
 	f.Uint64Var(&o.shuffle, "shuffle", 0, "send the rows in a random order that this `SEED` decides; holds all rows in memory")
-	f.StringVar(&o.file.Format, "format", "", "`csv|jsonl`; empty: found by name and content")
 	f.Float64Var(&o.rate, "rate", 0, "most `RECORDS` a second; 0: as fast as it goes")
 	f.IntVar(&o.partitions, "partitions", 6, "`PARTITIONS` of a topic that is created")
 	f.BoolVar(&o.file.Raw, "raw", false, "send each line as it is")
-	f.StringVar(&o.delimiter, "delimiter", "", "`CHARACTER` between CSV columns, or tab; empty: found")
-	f.BoolVar(&o.file.DecimalComma, "decimal-comma", false, "numbers have a decimal comma, and points between thousands")
-	f.StringVar(&o.file.Encoding, "encoding", "", "`ENCODING` of the text: utf-8, utf-16 or latin1; empty: UTF-8, or what its mark says")
-	f.BoolVar(&o.file.NoHeader, "no-header", false, "the CSV has no header line: columns are c1, c2, … or --columns")
-	f.StringSliceVar(&o.file.Columns, "columns", nil, "`NAMES` of the CSV's columns, in place of its header")
 	a.jsonFlag(f, "end with one JSON object in place of the summary")
 	return cmd
+}
+
+// addFileFlags are the flags that say how files are read, of load and score alike.
+func addFileFlags(f *pflag.FlagSet, o *events.FileOptions, delimiter *string) {
+	f.StringVar(&o.Key, "key", "", "`COLUMN` whose text becomes the record's key")
+	f.StringVar(&o.Time, "time", "", "`COLUMN` that also sets the record's timestamp")
+	f.StringVar(&o.TimeUnit, "time-unit", "", "`UNIT` of a numeric time: s, ms, us or ns; empty: found from the first one")
+	f.StringVar(&o.TimeLayout, "time-layout", "", "`LAYOUT` of a time in text, as Go writes 2006-01-02 15:04:05; empty: RFC 3339 and its like")
+	f.StringVar(&o.TimeZone, "time-zone", "", "`ZONE` of times that name none (default UTC)")
+	f.StringVar(&o.Format, "format", "", "`csv|jsonl`; empty: found by name and content")
+	f.StringVar(delimiter, "delimiter", "", "`CHARACTER` between CSV columns, or tab; empty: found")
+	f.BoolVar(&o.DecimalComma, "decimal-comma", false, "numbers have a decimal comma, and points between thousands")
+	f.StringVar(&o.Encoding, "encoding", "", "`ENCODING` of the text: utf-8, utf-16, latin1 or windows-1252; empty: UTF-8, or what its mark says")
+	f.BoolVar(&o.NoHeader, "no-header", false, "the CSV has no header line: its first line is a row")
+	f.StringSliceVar(&o.Columns, "columns", nil, "`NAMES` of the CSV's columns, in place of its header")
+}
+
+func checkFileFlags(o *events.FileOptions, delimiter string) (list []error) {
+	switch {
+	case delimiter == "tab" || delimiter == `\t`:
+		o.Delimiter = '\t'
+	case utf8.RuneCountInString(delimiter) == 1:
+		o.Delimiter, _ = utf8.DecodeRuneInString(delimiter)
+	case delimiter != "":
+		list = append(list, usage(fmt.Sprintf("--delimiter is %q, which is not one character", delimiter), "", "give one, such as ';', or the word tab"))
+	}
+	if o.Format != "" && o.Format != "csv" && o.Format != "jsonl" {
+		list = append(list, usage(fmt.Sprintf("--format is %q", o.Format), "", "csv or jsonl"))
+	}
+	return list
 }
 
 func (o *loadFlags) check(cmd *cobra.Command) error {
 	var list []error
 	bad := func(what, next string) { list = append(list, usage(what, "", next)) }
-	switch {
-	case o.delimiter == "tab" || o.delimiter == `\t`:
-		o.file.Delimiter = '\t'
-	case utf8.RuneCountInString(o.delimiter) == 1:
-		o.file.Delimiter, _ = utf8.DecodeRuneInString(o.delimiter)
-	case o.delimiter != "":
-		bad(fmt.Sprintf("--delimiter is %q, which is not one character", o.delimiter), "give one, such as ';', or the word tab")
-	}
-	if o.file.Format != "" && o.file.Format != "csv" && o.file.Format != "jsonl" {
-		bad(fmt.Sprintf("--format is %q", o.file.Format), "csv or jsonl")
-	}
+	list = append(list, checkFileFlags(&o.file, o.delimiter)...)
 	if !(o.rate >= 0) {
 		bad(fmt.Sprintf("--rate is %v", o.rate), "give records a second, 0 for as fast as it goes")
 	}

@@ -1,0 +1,343 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lapwing-stream/lapwing/events"
+	"github.com/lapwing-stream/lapwing/registry"
+	"github.com/lapwing-stream/lapwing/server"
+	"github.com/lapwing-stream/lapwing/stream"
+)
+
+type scoreFlags struct {
+	file          events.FileOptions
+	delimiter     string
+	model, to     string
+	contributions string
+}
+
+func (a *app) scoreCommand() *cobra.Command {
+	var o scoreFlags
+	cmd := &cobra.Command{
+		Use: "score FILE...", Short: "Score files once, by the code that scores a stream", GroupID: groupRun,
+		Long: `Scores every row of the files with one model and ends. The rows go through the same code as a
+stream's records: the same record gets the same score.
+
+--to takes - for standard output, a file (a path with a slash, or a name ending in .jsonl or
+.json), or else a topic, which is created if it is absent.`,
+		Example: `  lapwing score today.csv --model cars --to scores.jsonl
+  lapwing score today.csv --model cars/3 --to - | head
+  zcat big.jsonl.gz | lapwing score - --format jsonl --model cars@canary --to cars.rescored`,
+		Args: args(1, -1, "at least one FILE, or - for standard input"),
+		RunE: func(cmd *cobra.Command, files []string) error {
+			if err := required(cmd, "model", "to"); err != nil {
+				return err
+			}
+			return a.score(cmd, files, &o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.model, "model", "", "`NAME[@ALIAS|/VERSION]` of the model; without either, its alias live")
+	f.StringVar(&o.to, "to", "", "`FILE|TOPIC|-` that takes the scores")
+	f.StringVar(&o.contributions, "contributions", "anomalies", "`anomalies|all`: which scores carry the features that contributed most")
+	addFileFlags(f, &o.file, &o.delimiter)
+	a.scoreSettings(cmd)
+	a.jsonFlag(f, "end with one JSON object in place of the summary")
+	return cmd
+}
+
+// scoreSink takes score records.
+type scoreSink interface {
+	put(ctx context.Context, s *server.Scored) error
+	finish(ctx context.Context) error // delivers what was put
+	abandon()                         // after an error
+}
+
+func (a *app) score(cmd *cobra.Command, files []string, o *scoreFlags) error {
+	ctx := cmd.Context()
+	if list := checkFileFlags(&o.file, o.delimiter); len(list) > 0 {
+		return &faults{what: fmt.Sprintf("%d flags of %s are wrong", len(list), cmd.CommandPath()), list: list, code: exitUsage}
+	}
+	if o.contributions != server.ContributionsAll && o.contributions != server.ContributionsAnomalies {
+		return usage(fmt.Sprintf("--contributions is %q", o.contributions), "", "anomalies or all")
+	}
+	ref, err := registry.ParseRef(o.model)
+	if err != nil {
+		return err
+	}
+	e, err := a.configure(cmd)
+	if err != nil {
+		return err
+	}
+	engine, err := a.engine(e.Score.Engine)
+	if err != nil {
+		return err
+	}
+	client, err := a.connect(ctx, e)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	manifest, data, err := a.registry(client, e).Get(ctx, ref)
+	if err != nil {
+		return noModelTopic(err, e)
+	}
+	sink, err := a.openSink(ctx, client, o.to)
+	if err != nil {
+		return err
+	}
+	r := &scoreResult{Model: manifest.String(), To: o.to, Examples: map[string][]rejects{}}
+	r.Rejected = map[string]int64{}
+	begin := time.Now()
+	for _, name := range files {
+		if err := a.scoreFile(ctx, name, o, server.BoundedOptions{
+			Data: data, Ref: registry.Ref{Name: manifest.Name, Version: manifest.Version}, Engine: engine,
+			Source: filepath.Base(name), Key: o.file.Key, Contributions: o.contributions, MaxBatch: e.Score.MaxBatch,
+		}, sink, r); err != nil {
+			sink.abandon()
+			if ctx.Err() != nil {
+				return &fault{what: "interrupted", where: fmt.Sprintf("%s rows were scored, not all of them are in %s", count(r.Scored), o.to), cause: ctx.Err(), code: exitInterrupted}
+			}
+			return err
+		}
+	}
+	if err := sink.finish(ctx); err != nil {
+		return err
+	}
+	r.Seconds = time.Since(begin).Seconds()
+	// Standard output is the scores' where they go there; the summary must not stand among them.
+	out := io.Writer(a.term)
+	if o.to == "-" {
+		out = a.stderr
+	}
+	if a.json {
+		if err := json.NewEncoder(out).Encode(r); err != nil {
+			return err
+		}
+	} else {
+		r.write(out, a.term)
+	}
+	if r.Scored == 0 {
+		return r.nothing(files)
+	}
+	return nil
+}
+
+// noModelTopic says in the words of models that the model topic is not there.
+func noModelTopic(err error, e *effective) error {
+	if isNoTopic(err) {
+		return &fault{what: "there are no models: topic " + e.ModelsTopic + " does not exist", where: e.Kafka["bootstrap.servers"],
+			next: "train one: lapwing train --topic TOPIC --model NAME", cause: err}
+	}
+	return err
+}
+
+func (a *app) scoreFile(ctx context.Context, name string, o *scoreFlags, b server.BoundedOptions, sink scoreSink, r *scoreResult) error {
+	f, err := openFile(name, o.file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	report, err := server.ScoreBounded(ctx, b, f.Next, func(s *server.Scored) error {
+		if s.Reason != "" {
+			if ex := r.Examples[s.Reason]; len(ex) < loadExamples {
+				r.Examples[s.Reason] = append(ex, rejects{At: fmt.Sprintf("%s:%d", name, s.Line), Detail: s.Detail})
+			}
+			return nil
+		}
+		return sink.put(ctx, s)
+	})
+	r.Merge(report)
+	for _, w := range f.Warnings() {
+		if len(r.Warnings) < 20 && !slices.Contains(r.Warnings, w) {
+			r.Warnings = append(r.Warnings, w)
+		}
+	}
+	return err
+}
+
+// openSink makes what --to names.
+func (a *app) openSink(ctx context.Context, client *stream.Client, to string) (scoreSink, error) {
+	switch ext := filepath.Ext(to); {
+	case to == "-":
+		return &fileSink{w: bufio.NewWriterSize(a.term, 1<<16)}, nil
+	case strings.ContainsRune(to, os.PathSeparator) || ext == ".jsonl" || ext == ".json" || ext == ".ndjson":
+		// The name appears only with everything in it.
+		f, err := os.CreateTemp(filepath.Dir(to), "."+filepath.Base(to)+".*")
+		if err != nil {
+			return nil, fileFault(to, err)
+		}
+		return &fileSink{w: bufio.NewWriterSize(f, 1<<16), f: f, name: to}, nil
+	}
+	if _, err := client.CreateTopic(ctx, stream.TopicSpec{Name: to, Partitions: 6}); err != nil {
+		return nil, err
+	}
+	n, err := client.Partitions(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	p, err := client.Producer(ctx, stream.ProducerOptions{Linger: 5 * time.Millisecond, Compression: "lz4"})
+	if err != nil {
+		return nil, err
+	}
+	return &topicSink{p: p, topic: to, partitions: n}, nil
+}
+
+// fileSink writes a JSON line a score.
+type fileSink struct {
+	w    *bufio.Writer
+	f    *os.File // nil: standard output
+	name string
+}
+
+func (s *fileSink) put(_ context.Context, r *server.Scored) error {
+	if _, err := s.w.Write(r.JSON); err != nil {
+		return err
+	}
+	return s.w.WriteByte('\n')
+}
+
+func (s *fileSink) finish(context.Context) error {
+	if err := s.w.Flush(); err != nil {
+		s.abandon()
+		return err
+	}
+	if s.f == nil {
+		return nil
+	}
+	err := s.f.Chmod(0o644)
+	if cerr := s.f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(s.f.Name(), s.name)
+	}
+	if err != nil {
+		os.Remove(s.f.Name())
+	}
+	return err
+}
+
+func (s *fileSink) abandon() {
+	if s.f == nil {
+		s.w.Flush()
+		return
+	}
+	s.f.Close()
+	os.Remove(s.f.Name())
+}
+
+// topicSink produces a record a score; rows without a key go to the partitions in turn, as load does.
+type topicSink struct {
+	p          *stream.Producer
+	topic      string
+	partitions int
+	batch      []stream.Record
+	rows       int64
+}
+
+func (s *topicSink) put(ctx context.Context, r *server.Scored) error {
+	rec := stream.Record{Topic: s.topic, Partition: -1, Key: r.Key, Value: slices.Clone(r.JSON), Time: r.Time}
+	if r.Key == nil {
+		rec.Partition = int32(s.rows % int64(s.partitions))
+	}
+	s.rows++
+	if s.batch = append(s.batch, rec); len(s.batch) < loadBatch {
+		return nil
+	}
+	return s.send(ctx)
+}
+
+func (s *topicSink) send(ctx context.Context) error {
+	err := s.p.Produce(ctx, s.batch)
+	s.batch = nil // the producer may still hold it
+	return err
+}
+
+func (s *topicSink) finish(ctx context.Context) error {
+	err := s.send(ctx)
+	if err == nil {
+		err = s.p.Flush(ctx)
+	}
+	if cerr := s.p.Close(ctx); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+func (s *topicSink) abandon() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	s.p.Close(ctx)
+}
+
+// scoreResult is what became of the rows.
+type scoreResult struct {
+	Model string `json:"model"`
+	To    string `json:"to"`
+	server.BoundedReport
+	Examples map[string][]rejects `json:"examples,omitempty"`
+	Warnings []string             `json:"warnings,omitempty"`
+	Seconds  float64              `json:"seconds"`
+}
+
+// MarshalJSON names the counts of the embedded report.
+func (r *scoreResult) MarshalJSON() ([]byte, error) {
+	return json.Marshal(map[string]any{
+		"model": r.Model, "to": r.To, "records": r.Records, "scored": r.Scored, "anomalies": r.Anomalies, "not_finite": r.NotFinite,
+		"partial": r.Partial, "tombstones": r.Tombstones, "rejected": r.Rejected, "examples": r.Examples, "warnings": r.Warnings, "seconds": r.Seconds,
+	})
+}
+
+func (r *scoreResult) write(w io.Writer, t *terminal) {
+	fmt.Fprintf(w, "%s rows read, %s scored with %s, %s anomalies, in %s\n", count(r.Records), t.paint(bold, count(r.Scored)), r.Model,
+		t.paint(red, count(r.Anomalies)), seconds(time.Duration(r.Seconds*float64(time.Second))))
+	for _, reason := range slices.Sorted(maps.Keys(r.Rejected)) {
+		fmt.Fprintf(w, "%s rejected: %s\n", t.paint(yellow, count(r.Rejected[reason])), clean(reason))
+		for _, x := range r.Examples[reason] {
+			fmt.Fprintf(w, "  %s: %s\n", clean(x.At), clean(x.Detail))
+		}
+	}
+	for _, n := range []struct {
+		n    int64
+		what string
+	}{{r.Tombstones, "empty"}, {r.Partial, "with more than half of the fields missing"}, {r.NotFinite, "with a value or score that is not finite"}} {
+		if n.n > 0 {
+			fmt.Fprintf(w, "%s %s\n", count(n.n), n.what)
+		}
+	}
+	for _, warning := range r.Warnings {
+		fmt.Fprintf(w, "note: %s\n", clean(warning))
+	}
+}
+
+// nothing words a run that scored no row.
+func (r *scoreResult) nothing(files []string) error {
+	f := &fault{what: "nothing was scored: the input has no rows", where: strings.Join(files, ", "), next: "check the file"}
+	if r.Records > 0 {
+		f.what = fmt.Sprintf("nothing was scored: none of %s rows fits the model %s", count(r.Records), r.Model)
+		for _, reason := range slices.Sorted(maps.Keys(r.Examples)) {
+			if ex := r.Examples[reason]; len(ex) > 0 {
+				f.where = ex[0].At + ": " + reason
+				if ex[0].Detail != "" {
+					f.where += ", " + ex[0].Detail
+				}
+				break
+			}
+		}
+		f.next = "compare the columns with the model's: lapwing models show " + r.Model
+	}
+	return f
+}
