@@ -26,7 +26,7 @@ var canDrift = []struct {
 }{
 	{coolantTemp, 14, 0, false},
 	{intakeAirTemp, 13, 0, false},
-	{intakeAirFlow, 8, 0.4, true}, // downwards it would end at zero, which no running engine shows
+	{intakeAirFlow, 12, 0.5, true}, // downwards it would end at zero, which no running engine shows
 	{batteryVoltage, 16, 0, false},
 }
 
