@@ -188,8 +188,11 @@ func (j *job) each(ctx context.Context, ranges []stream.Range, do func(*stream.B
 }
 
 const (
-	// sampleRows is how much inference looks at; a topic up to twice that is sampled whole.
+	// sampleRows is how much inference looks at, at least where there is as much and at most twice that.
 	sampleRows = 8192
+	// sampleWhole: topics up to this many offsets are read whole for the sample, since that takes less time than
+	// positioning a consumer for every stripe.
+	sampleWhole = 1 << 16
 	// sampleStripes are spread over each partition, so that a gap or an odd first hour does not decide.
 	sampleStripes = 8
 	// sampleBytes bounds the sample where records are large.
@@ -198,7 +201,7 @@ const (
 
 // stripes cuts ranges into up to sampleStripes short ones for each partition, from its beginning to its end.
 func stripes(ranges []stream.Range) [][]stream.Range {
-	if offsets(ranges) <= 2*sampleRows {
+	if offsets(ranges) <= sampleWhole {
 		return [][]stream.Range{ranges}
 	}
 	each := int64(max(sampleRows/sampleStripes/len(ranges), 1))
@@ -225,11 +228,15 @@ func (j *job) sample(ctx context.Context, ranges []stream.Range) ([][]byte, erro
 	}
 	var values []value
 	take := func(ranges []stream.Range) error {
-		// For each partition, so that what is left out does not depend on which one came first.
-		sizes := map[int32]int{}
+		// Counted for each partition, so that what is left out does not depend on which one came first.
+		sizes, seen := map[int32]int{}, map[int32]int64{}
+		every := (offsets(ranges) + 2*sampleRows - 1) / (2 * sampleRows)
 		_, err := j.each(ctx, ranges, func(b *stream.Batch) error {
 			defer b.Release()
 			for _, rec := range b.Records {
+				if seen[rec.Partition]++; (seen[rec.Partition]-1)%every != 0 {
+					continue
+				}
 				if rec.Value == nil || sizes[rec.Partition] > sampleBytes/sampleStripes/len(ranges) {
 					continue
 				}

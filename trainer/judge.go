@@ -86,20 +86,26 @@ func (j *job) scores(ctx context.Context, h *history, s kernels.Scorer) ([]float
 	go func() { group.Wait(); close(finished) }()
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
-	for started := time.Now(); ; {
+	started := time.Now()
+	progress := func(last bool) {
 		p := Progress{Stage: "judge", Records: done.Load(), TotalRecords: int64(h.n)}
-		if seconds := time.Since(started).Seconds(); seconds > 0 {
+		if seconds := time.Since(started).Seconds(); seconds > 0 && p.Records > 0 {
 			p.RecordsPerSecond = float64(p.Records) / seconds
+			p.Left = time.Duration(float64(p.TotalRecords-p.Records) / p.RecordsPerSecond * float64(time.Second))
 		}
+		j.report(p, last)
+	}
+	progress(true)
+	for {
 		select {
 		case <-finished:
-			j.report(p, true)
+			progress(true)
 			if ctx.Err() != nil {
 				return nil, context.Cause(ctx)
 			}
 			return scores, cmp.Or(errs...)
 		case <-tick.C:
-			j.report(p, false)
+			progress(false)
 		}
 	}
 }

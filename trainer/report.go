@@ -94,7 +94,12 @@ func (r *Report) AlarmsPerDay() float64 { return r.ShareAbove * r.RecordsPerDay 
 func (r *Report) Write(w io.Writer) error {
 	var b strings.Builder
 	line := func(label, format string, args ...any) {
-		fmt.Fprintf(&b, "%-11s %s\n", label, fmt.Sprintf(format, args...))
+		for i, text := range fold(fmt.Sprintf(format, args...), reportWidth) {
+			if i > 0 {
+				label = ""
+			}
+			fmt.Fprintf(&b, "%-11s %s\n", label, text)
+		}
 	}
 	line("read", "%s records of topic %s, %d partitions: %s usable", thousands(r.Rows.Read), r.Topic, len(r.Ranges), thousands(r.Rows.Used))
 	for _, l := range r.LeftOut {
@@ -161,6 +166,24 @@ func (r *Report) writeModel(line func(label, format string, args ...any)) {
 	if r.Published {
 		line("published", "%s/%d, %d bytes, digest %.8s", r.Name, r.Manifest.Version, len(r.Data), r.Manifest.Digest)
 	}
+}
+
+// reportWidth is where lines are folded, in characters after the label.
+const reportWidth = 100
+
+// fold breaks text at blanks; a continued line keeps the indent of the first and two more.
+func fold(text string, width int) []string {
+	indent := text[:len(text)-len(strings.TrimLeft(text, " "))] + "  "
+	var out []string
+	for len([]rune(text)) > width {
+		at := strings.LastIndexByte(string([]rune(text)[:width+1]), ' ')
+		if at <= len(indent) {
+			break
+		}
+		out = append(out, text[:at])
+		text = indent + text[at+1:]
+	}
+	return append(out, text)
 }
 
 func round2(v float64) string {

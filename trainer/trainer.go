@@ -189,5 +189,8 @@ func Run(ctx context.Context, d Deps, o Options) (*Report, error) {
 	started = time.Now()
 	err = j.publish(ctx, r)
 	r.Seconds.Publish = time.Since(started).Seconds()
+	if err != nil && r.Kept == "" && ctx.Err() != nil {
+		return nil, err
+	}
 	return r, err
 }
