@@ -75,6 +75,9 @@ func (f *File) csvHeader() ([]string, error) {
 	if bytes.IndexByte(f.window[f.at:next], 0) >= 0 {
 		return nil, fmt.Errorf("%s:%d: NUL byte in the header; is this a text file?", f.name, f.line)
 	}
+	if len(cells) == maxCells {
+		return nil, fmt.Errorf("%s:%d: %d columns or more (delimiter %q); is this a text file?", f.name, f.line, maxCells, c.delim)
+	}
 	names := make([]string, len(cells))
 	numbers := 0
 	for i, cl := range cells {

@@ -317,6 +317,10 @@ func dropLineEnd(b []byte) []byte {
 	return b
 }
 
+// maxCells bounds the memory that a row of nothing but delimiters takes. What is beyond is passed over, and the row
+// then has maxCells cells, which is more than any header may have.
+const maxCells = 1 << 16
+
 // readRow appends the cells of the row at b[i:] to cells. status is cellLast where the row is whole.
 func readRow(cells []cell, b []byte, i int, delim byte, final bool) (_ []cell, next int, status cellStatus) {
 	for {
@@ -324,7 +328,9 @@ func readRow(cells []cell, b []byte, i int, delim byte, final bool) (_ []cell, n
 		if status >= cellQuote {
 			return cells, next, status
 		}
-		cells = append(cells, c)
+		if len(cells) < maxCells {
+			cells = append(cells, c)
+		}
 		i = next
 		if status == cellLast {
 			return cells, i, status

@@ -1,6 +1,7 @@
 package events
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -8,6 +9,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/lapwing-stream/lapwing/model"
 )
@@ -115,7 +117,7 @@ const (
 func (in *inference) read(sample [][]byte) error {
 	var usable [][]byte
 	for _, v := range sample {
-		if v = dropMark(v); len(trimBlanks(dropLineEnd(v))) > 0 {
+		if v = dropMark(v); len(bytes.TrimSpace(v)) > 0 {
 			usable = append(usable, v)
 		}
 	}
@@ -129,12 +131,12 @@ func (in *inference) read(sample [][]byte) error {
 			objects++
 		}
 	}
-	in.spec.Format = in.o.Format
-	if in.spec.Format == "" {
+	switch in.spec.Format = in.o.Format; {
+	case in.spec.Format != "":
+	case len(in.o.Header) > 0 || objects == 0 && ownHeaders(usable):
+		in.spec.Format = "csv"
+	default:
 		in.spec.Format = "json"
-		if len(in.o.Header) > 0 {
-			in.spec.Format = "csv"
-		}
 	}
 	if in.spec.Format == "csv" {
 		return in.readCSV(usable)
@@ -148,7 +150,7 @@ func (in *inference) read(sample [][]byte) error {
 		r := probe.rejection(usable[0])
 		hint := ""
 		if looksCSV(usable) {
-			hint = "; they look like CSV lines: set the format to csv"
+			hint = "; they look like CSV lines: set the format to csv, and the header where records have none"
 		}
 		return fmt.Errorf("none of %d records is a JSON object; the first: %s%s", len(usable), r.Detail, hint)
 	}
@@ -160,6 +162,18 @@ func (in *inference) read(sample [][]byte) error {
 		}
 	}
 	return nil
+}
+
+// ownHeaders: every record has more than one line, and all begin with the same one, in which a delimiter stands.
+func ownHeaders(values [][]byte) bool {
+	header, _, ok := bytes.Cut(values[0], newline)
+	for _, v := range values {
+		h, row, more := bytes.Cut(v, newline)
+		if !more || len(row) == 0 || !bytes.Equal(h, header) {
+			return false
+		}
+	}
+	return ok && looksCSV([][]byte{header})
 }
 
 // looksCSV: the same number of some delimiter, at least one, in every one of the first lines.
@@ -234,7 +248,12 @@ func (in *inference) readCSV(values [][]byte) error {
 		in.records++
 	}
 	if in.records == 0 {
-		return fmt.Errorf("none of %d records is a CSV row under this header; the last: %s", rejected, why)
+		if what := Fingerprint(values[0]); what != "" {
+			why = what
+		} else if c := bytes.TrimSpace(values[0])[0]; c == '{' {
+			why += "; they look like JSON: set the format to json"
+		}
+		return fmt.Errorf("none of %d records is a CSV row; the last: %s", rejected, why)
 	}
 	return nil
 }
@@ -361,11 +380,11 @@ var timeLayouts = []string{"", "2006.01.02.15.04.05", "2006.01.02 15:04:05", "20
 
 // layoutOf finds the layout of a time given as text.
 func layoutOf(text string) (string, bool) {
+	if len(text) < 8 {
+		return "", false
+	}
 	for _, l := range timeLayouts {
-		r, err := newTimeRule(&model.Time{Layout: l})
-		if err != nil {
-			continue
-		}
+		r := timeRule{layout: l, loc: time.UTC}
 		if _, problem := r.text([]byte(text)); problem == "" {
 			return l, true
 		}
@@ -658,17 +677,19 @@ func (in *inference) judgeText(c *column, p profile) {
 		}
 		n++
 		counts[v.text]++
-		length += len(v.text)
-		if uuidLike(v.text) {
-			uuids++
+	}
+	for text, k := range counts {
+		length += k * len(text)
+		if uuidLike(text) {
+			uuids += k
 		}
-		if _, ok := layoutOf(v.text); ok {
-			dates++
-		} else if dateLike(v.text) {
-			datish++
+		if _, ok := layoutOf(text); ok {
+			dates += k
+		} else if dateLike(text) {
+			datish += k
 		}
-		if strings.Count(v.text, " ") >= 4 {
-			spaced++
+		if strings.Count(text, " ") >= 4 {
+			spaced += k
 		}
 	}
 	distinct := len(counts)

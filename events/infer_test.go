@@ -244,7 +244,12 @@ func TestInferCSV(t *testing.T) {
 		t.Error(d)
 	}
 	sample = sampleOf(60, func(i int) string { return fmt.Sprintf("n,temp\n%d,%d.5\n", i, i*i%7) })
-	if spec, _, err = Infer(sample, InferOptions{Format: "csv"}); err != nil || len(spec.Fields) != 1 || spec.Header != nil {
+	for value, want := range map[string]string{"\x00\x00\x00\x00\x11abc": "schema id 17", `{"a":1}`: "set the format to json", "1,2": "2 fields, header has 3"} {
+		if _, _, err := Infer([][]byte{[]byte(value)}, InferOptions{Format: "csv", Header: []string{"a", "b", "c"}}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", value, err, want)
+		}
+	}
+	if spec, _, err = Infer(sample, InferOptions{}); err != nil || len(spec.Fields) != 1 || spec.Header != nil {
 		t.Errorf("%+v %v", spec, err)
 	}
 }
