@@ -1,0 +1,88 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/lapwing-stream/lapwing/bench/fleet"
+	"github.com/lapwing-stream/lapwing/events"
+	"github.com/lapwing-stream/lapwing/model"
+)
+
+// fleetValues are n record values of a generated fleet, with the spec that Lapwing infers for them.
+func fleetValues(n int) ([][]byte, model.Spec, error) {
+	f, err := fleet.New(fleet.Options{Seed: 1, Cars: 100})
+	if err != nil {
+		return nil, model.Spec{}, err
+	}
+	values := make([][]byte, n)
+	for i := range values {
+		rec, _ := f.Next()
+		values[i] = append([]byte(nil), rec.Value...)
+	}
+	spec, _, err := events.Infer(values[:min(n, 10_000)], events.InferOptions{Format: "json", Key: "car", TimeField: "time"})
+	return values, spec, err
+}
+
+func decodeSuite(ctx context.Context, r *run) error {
+	values, spec, err := fleetValues(100_000)
+	if err != nil {
+		return err
+	}
+	d, err := events.Compile(spec)
+	if err != nil {
+		return err
+	}
+	names, row := spec.Columns(), make([]float32, d.Columns())
+	// same answers first
+	for i, v := range values[:1000] {
+		if got := d.Decode(v, row); got.Outcome != events.OK {
+			return fmt.Errorf("record %d: %v %s", i, got.Outcome, got.Reason)
+		}
+		var m map[string]any
+		if err := json.Unmarshal(v, &m); err != nil {
+			return err
+		}
+		for j, name := range names {
+			if want := m[name].(float64); math.Abs(float64(row[j])-want) > 1e-6*math.Abs(want) {
+				return fmt.Errorf("record %d, field %s: %v, encoding/json says %v", i, name, row[j], want)
+			}
+		}
+	}
+	var bytes int
+	for _, v := range values {
+		bytes += len(v)
+	}
+	rows, err := r.compare(ctx, "decode", fmt.Sprintf("JSON, %d fields, %d B", len(names), bytes/len(values)), "records/s", "1/s",
+		subject{"lapwing", func(context.Context) (float64, error) {
+			start := time.Now()
+			for _, v := range values {
+				if d.Decode(v, row).Outcome != events.OK {
+					return 0, fmt.Errorf("a record did not decode")
+				}
+			}
+			return float64(len(values)) / time.Since(start).Seconds(), nil
+		}},
+		subject{"encoding/json", func(context.Context) (float64, error) {
+			start := time.Now()
+			n := len(values) / 10 // enough: it is slow
+			for _, v := range values[:n] {
+				var m map[string]any
+				if err := json.Unmarshal(v, &m); err != nil {
+					return 0, err
+				}
+				for j, name := range names {
+					row[j] = float32(m[name].(float64))
+				}
+			}
+			return float64(n) / time.Since(start).Seconds(), nil
+		}})
+	if err != nil {
+		return err
+	}
+	r.target("decode of 18-field JSON, records/s a core", 500_000, rows["lapwing"].Value, false)
+	return nil
+}

@@ -1,0 +1,76 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"runtime"
+	"time"
+
+	"github.com/lapwing-stream/lapwing/kernels"
+	"github.com/lapwing-stream/lapwing/kernels/cpu"
+	"github.com/lapwing-stream/lapwing/kernels/gorgonia"
+)
+
+// trainSuite compares minibatch steps of the fused engine with the Gorgonia engine.
+func trainSuite(ctx context.Context, r *run) error {
+	const width, batch, steps, rate = 30, 256, 200, 1e-3
+	rng := rand.New(rand.NewPCG(1, 2))
+	data := make([]float32, 64*batch*width)
+	for i := 0; i < len(data); i += width { // five hidden causes and some noise: something to learn
+		var cause [5]float64
+		for k := range cause {
+			cause[k] = rng.NormFloat64()
+		}
+		for j := range width {
+			data[i+j] = float32(cause[j%5] + .5*cause[(j+1)%5]*cause[j%3] + .1*rng.NormFloat64())
+		}
+	}
+	columns := make([]kernels.Column, width)
+	for j := range columns {
+		columns[j] = kernels.Column{Lo: float32(math.Inf(-1)), Hi: float32(math.Inf(1)), X: []float32{0}, Y: []float32{0}, Before: 1, After: 1}
+	}
+	threads := min(2, runtime.GOMAXPROCS(0))
+	losses := map[string]float64{}
+	once := func(e kernels.Engine) func(context.Context) (float64, error) {
+		return func(ctx context.Context) (float64, error) {
+			p := kernels.Autoencoder(columns, []int{14, 7, 14}, []kernels.Activation{kernels.Tanh, kernels.Linear, kernels.Tanh})
+			kernels.Initialise(p, 1)
+			target, prediction, ok := p.Residual()
+			if !ok {
+				return 0, fmt.Errorf("the program has no residual to train on")
+			}
+			t, err := e.Trainer(p, kernels.TrainOptions{Target: target, Prediction: prediction, MaxBatch: batch, Threads: threads})
+			if err != nil {
+				return 0, err
+			}
+			defer t.Close()
+			start := time.Now()
+			for s := range steps {
+				if err := ctx.Err(); err != nil {
+					return 0, err
+				}
+				at := s % 64 * batch * width
+				if _, err := t.Step(data[at:at+batch*width], rate); err != nil {
+					return 0, err
+				}
+			}
+			seconds := time.Since(start).Seconds()
+			loss, err := t.Loss(data[:batch*width])
+			losses[e.Name()] = loss
+			return steps * batch / seconds, err
+		}
+	}
+	rows, err := r.compare(ctx, "train", fmt.Sprintf("30-14-7-14-30, batch %d, %d threads", batch, threads), "samples/s", "1/s",
+		subject{"lapwing", once(cpu.New())}, subject{"gorgonia", once(gorgonia.New())})
+	if err != nil {
+		return err
+	}
+	a, b := losses[cpu.New().Name()], losses[gorgonia.New().Name()]
+	if math.Abs(a-b) > .01*b {
+		return fmt.Errorf("after %d steps the losses differ by more than 1 %%: %v and %v", steps, a, b)
+	}
+	r.target("training, times the Gorgonia engine", 2, rows["lapwing"].Ratio["gorgonia"], false)
+	return nil
+}
