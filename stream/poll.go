@@ -228,12 +228,18 @@ func (p *poller) merge() {
 
 // rebalance is librdkafka's callback; it runs inside Poll, or inside Close once the poller has ended.
 func (p *poller) rebalance(k *kafka.Consumer, ev kafka.Event) error {
+	g := p.g
+	g.mu.Lock()
+	current := g.k == k
+	g.mu.Unlock()
+	if !current { // a consumer that was given up, on its way out
+		return nil
+	}
 	switch e := ev.(type) {
 	case kafka.AssignedPartitions:
 		if err := k.IncrementalAssign([]kafka.TopicPartition{}); err != nil {
 			p.say("the assignment could not be answered", err)
 		}
-		g := p.g
 		g.mu.Lock()
 		g.inGroup = true
 		for _, tp := range e.Partitions {
@@ -257,7 +263,7 @@ func (p *poller) revoke(k *kafka.Consumer, partitions []kafka.TopicPartition, lo
 	sortTPs(tps)
 	p.merge()
 	g.mu.Lock()
-	started, told := p.takeAway(tps)
+	told := p.takeAway(tps)
 	if lost {
 		g.inGroup = false
 	}
@@ -285,22 +291,30 @@ func (p *poller) revoke(k *kafka.Consumer, partitions []kafka.TopicPartition, lo
 		p.forget(tps)
 		g.mu.Unlock()
 	}
-	if err := k.IncrementalUnassign(p.at(started)); err != nil {
+	p.unassign(k, tps)
+}
+
+// unassign gives up those of tps that the consumer has: it waits for exactly these before a rebalance or its close can go on, and
+// refuses the whole list where one is not its own.
+func (p *poller) unassign(k *kafka.Consumer, tps []TopicPartition) {
+	has, err := k.Assignment()
+	if err == nil {
+		err = k.IncrementalUnassign(slices.DeleteFunc(has, func(tp kafka.TopicPartition) bool {
+			return !slices.Contains(tps, TopicPartition{*tp.Topic, tp.Partition})
+		}))
+	}
+	if err != nil {
 		p.say("partitions could not be given up", err)
 	}
 }
 
-// takeAway removes what the caller has not seen of tps: records, and assignments. It returns those that are being fetched and those
-// that the caller knows. Under mu.
-func (p *poller) takeAway(tps []TopicPartition) (started, told []TopicPartition) {
+// takeAway removes what the caller has not seen of tps: records, and assignments. It returns those that the caller knows. Under mu.
+func (p *poller) takeAway(tps []TopicPartition) (told []TopicPartition) {
 	g := p.g
 	gone := make(map[TopicPartition]bool, len(tps))
 	for _, tp := range tps {
 		gone[tp] = true
 		if w := g.parts[tp]; w != nil {
-			if w.started {
-				started = append(started, tp)
-			}
 			if w.told {
 				told = append(told, tp)
 			}
@@ -337,7 +351,7 @@ func (p *poller) takeAway(tps []TopicPartition) (started, told []TopicPartition)
 			g.cur = nil
 		}
 	}
-	return started, told
+	return told
 }
 
 func (p *poller) forget(tps []TopicPartition) {
@@ -513,10 +527,13 @@ func (p *poller) outOfRange() {
 		if unread { // fetched before retention came: the caller gets these first
 			p.reset = true
 			pause(g.ctx, 10*time.Millisecond)
+		} else { // in range after all: a leader that lags after an election
+			pause(g.ctx, 100*time.Millisecond)
+			p.again()
 		}
 		return
 	}
-	started, told := p.takeAway(tps)
+	told := p.takeAway(tps)
 	for _, tp := range tps {
 		g.parts[tp] = &owned{from: g.parts[tp].pos}
 	}
@@ -526,8 +543,25 @@ func (p *poller) outOfRange() {
 		g.notify()
 	}
 	g.mu.Unlock()
-	if err := p.k.IncrementalUnassign(p.at(started)); err != nil {
-		p.say("partitions could not be given up", err)
+	p.unassign(p.k, tps)
+}
+
+// again starts what is being fetched anew, where it is: after an error librdkafka leaves a partition standing.
+func (p *poller) again() {
+	g := p.g
+	var at []kafka.TopicPartition
+	var tps []TopicPartition
+	g.mu.Lock()
+	for tp, w := range g.parts {
+		if w.started {
+			at = append(at, kafka.TopicPartition{Topic: intern(p.names, tp.Topic), Partition: tp.Partition, Offset: kafka.Offset(w.pos)})
+			tps = append(tps, tp)
+		}
+	}
+	g.mu.Unlock()
+	p.unassign(p.k, tps)
+	if err := p.k.IncrementalAssign(at); err != nil {
+		p.fatal = fmt.Errorf("partitions could not be assigned: %w", err)
 	}
 }
 
@@ -575,7 +609,7 @@ func (p *poller) reopen() {
 		all = append(all, tp)
 	}
 	sortTPs(all)
-	_, told := p.takeAway(all)
+	told := p.takeAway(all)
 	p.forget(all)
 	g.inGroup = false
 	g.k = nil
@@ -586,9 +620,9 @@ func (p *poller) reopen() {
 	g.mu.Unlock()
 	g.c.log.Warn("the consumer was refused; making another", "group", g.o.Group, "err", oneLine(g.c.scrub(cause.Error())), "times", len(p.fatals))
 	g.commits.Wait()
-	if err := closeConsumer(p.k, g.o.CloseTimeout); err != nil {
-		p.say("closing", err)
-	}
+	// librdkafka refuses to close a consumer after a fatal error, and the Go client then polls it for ever: it is left behind, which
+	// refusals keeps rare.
+	_ = closeConsumer(p.k, 200*time.Millisecond)
 	for len(p.fatals) <= refusals {
 		if !pause(g.ctx, time.Second<<min(len(p.fatals)-1, 4)) {
 			return

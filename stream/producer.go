@@ -214,6 +214,9 @@ func (p *Producer) Produce(ctx context.Context, records []Record) error {
 				room--
 				break
 			}
+			if code(err) == kafka.ErrUnknownPartition && p.learn(ctx, r) {
+				continue
+			}
 			if code(err) != kafka.ErrQueueFull {
 				p.unreserve(room)
 				return p.failed(r.Topic, r.Partition, err)
@@ -227,6 +230,18 @@ func (p *Producer) Produce(ctx context.Context, records []Record) error {
 		}
 	}
 	return nil
+}
+
+// learn refreshes what librdkafka knows of a topic that has grown; false where the partition does not exist.
+func (p *Producer) learn(ctx context.Context, r *Record) bool {
+	n, err := p.c.Partitions(ctx, r.Topic)
+	if err != nil || int(r.Partition) >= n || ctx.Err() != nil {
+		return false
+	}
+	if _, err := p.p.GetMetadata(&r.Topic, false, 1000); err != nil {
+		pause(ctx, 0)
+	}
+	return true
 }
 
 // reserve waits for room and takes up to n of it.
