@@ -1,6 +1,7 @@
 package trainer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -219,59 +220,91 @@ func stripes(ranges []stream.Range) [][]stream.Range {
 	return out
 }
 
+// thinned keeps up to cap values of one partition, evenly spread over what it was given in offset order: when it is
+// full, every other one goes and only every second of those to come is taken. How many there will be need not be
+// known, which matters where a compacted topic is nearly all holes.
+type thinned struct {
+	values [][]byte
+	every  int
+	seen   int
+	size   int
+}
+
+func (t *thinned) add(value []byte, values, bytes int) {
+	t.seen++
+	if t.every == 0 {
+		t.every = 1
+	}
+	if (t.seen-1)%t.every != 0 {
+		return
+	}
+	t.values = append(t.values, slices.Clone(value))
+	t.size += len(value)
+	for len(t.values) > max(values, 1) || t.size > bytes && len(t.values) > 1 {
+		kept := t.values[:0]
+		t.size = 0
+		for i, v := range t.values {
+			if i%2 == 0 {
+				kept = append(kept, v)
+				t.size += len(v)
+			}
+		}
+		clear(t.values[len(kept):])
+		t.values = kept
+		t.every *= 2
+	}
+}
+
 // sample reads the values that inference looks at, in (partition, offset) order.
 func (j *job) sample(ctx context.Context, ranges []stream.Range) ([][]byte, error) {
-	type value struct {
+	// One list a partition and stripe: what is kept does not depend on which partition came first.
+	type place struct {
 		partition int32
-		offset    int64
-		value     []byte
+		stripe    int
 	}
-	var values []value
-	take := func(ranges []stream.Range) error {
-		// Counted for each partition, so that what is left out does not depend on which one came first.
-		sizes, seen := map[int32]int{}, map[int32]int64{}
-		every := (offsets(ranges) + 2*sampleRows - 1) / (2 * sampleRows)
+	kept := map[place]*thinned{}
+	n := 0
+	take := func(stripe int, ranges []stream.Range, values, bytes int) error {
 		_, err := j.each(ctx, ranges, func(b *stream.Batch) error {
 			defer b.Release()
 			for _, rec := range b.Records {
-				if seen[rec.Partition]++; (seen[rec.Partition]-1)%every != 0 {
+				if rec.Value == nil {
 					continue
 				}
-				if rec.Value == nil || sizes[rec.Partition] > sampleBytes/sampleStripes/len(ranges) {
-					continue
+				at := place{rec.Partition, stripe}
+				if kept[at] == nil {
+					kept[at] = &thinned{}
 				}
-				sizes[rec.Partition] += len(rec.Value)
-				values = append(values, value{rec.Partition, rec.Offset, slices.Clone(rec.Value)})
+				kept[at].add(rec.Value, values/len(ranges), bytes/len(ranges))
+				n++
 			}
 			return nil
 		})
 		return err
 	}
 	all := stripes(ranges)
-	for _, s := range all {
+	for i, s := range all {
 		if len(s) == 0 {
 			continue
 		}
 		j.report(Progress{Stage: "read", TotalRecords: offsets(ranges)}, false)
-		if err := take(s); err != nil {
+		if err := take(i, s, 2*sampleRows/len(all), sampleBytes/len(all)); err != nil {
 			return nil, err
 		}
 	}
-	if len(values) == 0 && len(all) > 1 {
+	if n < j.MinRows && len(all) > 1 {
 		// A compacted topic may be nearly all holes: look at everything.
-		if err := take(ranges); err != nil {
+		clear(kept)
+		if err := take(0, ranges, 2*sampleRows, sampleBytes); err != nil {
 			return nil, err
 		}
 	}
-	slices.SortFunc(values, func(a, b value) int {
-		if a.partition != b.partition {
-			return int(a.partition) - int(b.partition)
-		}
-		return int(min(max(a.offset-b.offset, -1), 1))
+	places := slices.SortedFunc(maps.Keys(kept), func(a, b place) int {
+		return cmp.Or(cmp.Compare(a.partition, b.partition), cmp.Compare(a.stripe, b.stripe))
 	})
-	out := make([][]byte, len(values))
-	for i := range values {
-		out[i] = values[i].value
+	var out [][]byte
+	for _, p := range places {
+		out = append(out, kept[p].values...)
 	}
 	return out, nil
 }

@@ -143,8 +143,9 @@ func (r *Report) writeModel(line func(label, format string, args ...any)) {
 		}
 		line("unexplained", "%s", strings.Join(parts, ", "))
 	}
-	line("threshold", "%.4g (median score %.4g, highest %.4g): %s of %s rows above, %s; rate asked %s, used %s",
-		r.Threshold, r.Median, r.Highest, thousands(r.Above), thousands(r.Rows.Used), percent3(r.ShareAbove), percent(r.RateAsked), percent3(r.RateUsed))
+	line("threshold", "%.4g; %s of %s rows score above it, %s; rate asked %s, used %s",
+		r.Threshold, thousands(r.Above), thousands(r.Rows.Used), percent3(r.ShareAbove), percent(r.RateAsked), percent3(r.RateUsed))
+	line("", "median score %.4g, highest %.4g", r.Median, r.Highest)
 	if r.RecordsPerDay > 0 {
 		line("", "at this topic's %s records a day about %s scores a day above it", thousands(int64(math.Round(r.RecordsPerDay))), round2(r.AlarmsPerDay()))
 	}

@@ -1,10 +1,13 @@
 package trainer
 
 import (
+	"errors"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/lapwing-stream/lapwing/model"
@@ -288,4 +291,68 @@ func FuzzColumn(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestThinnedSampleIsSpread(t *testing.T) {
+	for _, n := range []int{0, 1, 7, 100, 101, 5000} {
+		var s thinned
+		for i := range n {
+			s.add([]byte(strconv.Itoa(i)), 100, 1<<20)
+		}
+		if len(s.values) > 100 || len(s.values) < min(n, 50) {
+			t.Errorf("%d values: %d kept", n, len(s.values))
+		}
+		for i, v := range s.values {
+			if string(v) != strconv.Itoa(i*s.every) {
+				t.Errorf("%d values: number %d kept is %s, want %d", n, i, v, i*s.every)
+			}
+		}
+	}
+	var large thinned
+	for range 1000 {
+		large.add(make([]byte, 1000), 1000, 10_000)
+	}
+	if large.size > 10_000 || len(large.values) < 5 {
+		t.Errorf("%d values of %d bytes kept", len(large.values), large.size)
+	}
+}
+
+func TestFold(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		want []string
+	}{
+		{"short", []string{"short"}},
+		{"one two three four", []string{"one two", "  three", "  four"}},
+		{"  ab cd ef gh", []string{"  ab cd", "    ef", "    gh"}},
+		{"unbreakablelongword and", []string{"unbreakablelongword and"}},
+	} {
+		if got := fold(c.text, 8); !slices.Equal(got, c.want) {
+			t.Errorf("%q: %q, want %q", c.text, got, c.want)
+		}
+	}
+}
+
+func TestNearest(t *testing.T) {
+	names := []string{"engine.temp", "engine.load", "speed", "battery_voltage"}
+	for name, want := range map[string]string{"sped": "speed", "temp": "engine.temp", "Engine.Load": "engine.load", "battery_volts": "battery_voltage"} {
+		if got := nearest(name, names); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+}
+
+// Each kind of loss, and the share at which a run stops (case 1.04).
+func TestLostOffsets_Case1_04(t *testing.T) {
+	o := Defaults()
+	o.Topic, o.MinRows = "t", 1
+	j := &job{Deps: Deps{Log: slog.New(slog.DiscardHandler)}, Options: o}
+	for lost, fails := range map[int64]bool{0: false, 5: false, 6: true} {
+		h := &history{n: 1}
+		r := &Report{Ranges: []model.PartitionRange{{To: 60, Records: 60 - lost, Lost: lost}, {Partition: 1, To: 40, Records: 40}}}
+		err := j.usable(h, nil, r)
+		if errors.Is(err, ErrLost) != fails {
+			t.Errorf("%d of 100 lost: %v", lost, err)
+		}
+	}
 }
