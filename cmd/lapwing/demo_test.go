@@ -20,8 +20,8 @@ import (
 	"github.com/creack/pty"
 )
 
-// binary builds lapwing once, as a user has it: without the race detector.
-var binary = sync.OnceValues(func() (string, error) {
+// built builds lapwing once, as a user has it: without the race detector.
+var built = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "lapwing-e2e-")
 	if err != nil {
 		return "", err
@@ -36,7 +36,7 @@ var binary = sync.OnceValues(func() (string, error) {
 
 func lapwing(t *testing.T) string {
 	t.Helper()
-	path, err := binary()
+	path, err := built()
 	if err != nil {
 		t.Fatal(err)
 	}
