@@ -64,7 +64,7 @@ func (f *Curve) Forward(x float32) float32 {
 		x = c.Impute
 	}
 	if c.Log {
-		x = symmetricLog(x)
+		x = SymmetricLog(x)
 	}
 	if x < c.Lo {
 		x = c.Lo
@@ -79,7 +79,7 @@ func (f *Curve) Forward(x float32) float32 {
 func (f *Curve) Backward(x float32) float32 {
 	y := f.At(x)
 	if f.Column.Log {
-		y = symmetricExp(y)
+		y = SymmetricExp(y)
 	}
 	return y
 }
@@ -119,14 +119,16 @@ func Flat(v float32) Column {
 	}
 }
 
-func symmetricLog(x float32) float32 {
+// SymmetricLog is sign(x)·ln(1+|x|), with 1+|x| rounded to float32.
+func SymmetricLog(x float32) float32 {
 	if x < 0 {
 		return -float32(math.Log(float64(1 - x)))
 	}
 	return float32(math.Log(float64(1 + x)))
 }
 
-func symmetricExp(y float32) float32 {
+// SymmetricExp is sign(y)·(exp(|y|)−1), with exp(|y|) rounded to float32.
+func SymmetricExp(y float32) float32 {
 	if y < 0 {
 		return 1 - float32(math.Exp(float64(-y)))
 	}

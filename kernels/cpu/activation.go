@@ -24,17 +24,25 @@ const (
 // Products are converted before they are added wherever fusing them (arm64) could change a result: the
 // same model then gives the same bits on amd64 and arm64.
 
-func tanh(x float64) float64 {
-	if x > tanhLimit {
-		x = tanhLimit
+// bend makes each x of v into offset + scale·tanh(factor·x). NaN stays NaN. float64 costs no more than
+// float32 would with the clamp that keeps its rounding from passing 1.
+func bend(v []float32, factor, scale, offset float64) {
+	for i, f := range v {
+		x := factor * float64(f)
+		if x > tanhLimit {
+			x = tanhLimit
+		}
+		if x < -tanhLimit {
+			x = -tanhLimit
+		}
+		u := x * x
+		w := u * u
+		high := float64(tanhP4*w) + (float64(tanhP3*u) + tanhP2)
+		p := float64(high*w) + (float64(tanhP1*u) + tanhP0)
+		high = float64(tanhQ4*w) + (float64(tanhQ3*u) + tanhQ2)
+		q := float64(high*w) + (float64(tanhQ1*u) + 1)
+		v[i] = float32(float64(scale*(x*p/q)) + offset)
 	}
-	if x < -tanhLimit {
-		x = -tanhLimit
-	}
-	u := x * x
-	p := float64((float64((float64((float64(tanhP4*u)+tanhP3)*u)+tanhP2)*u)+tanhP1)*u) + tanhP0
-	q := float64((float64((float64((float64(tanhQ4*u)+tanhQ3)*u)+tanhQ2)*u)+tanhQ1)*u) + 1
-	return x * p / q
 }
 
 // activate applies act in place. NaN stays NaN.
@@ -48,14 +56,10 @@ func activate(act kernels.Activation, v []float32) {
 			}
 		}
 	case kernels.Tanh:
-		for i, x := range v {
-			v[i] = float32(tanh(float64(x)))
-		}
+		bend(v, 1, 1, 0)
 	case kernels.Sigmoid:
 		// ½ + ½·tanh(x/2): exact to 1e-7 absolute, not relative, for very negative x.
-		for i, x := range v {
-			v[i] = float32(float64(0.5*tanh(0.5*float64(x))) + 0.5)
-		}
+		bend(v, 0.5, 0.5, 0.5)
 	}
 }
 

@@ -3,9 +3,9 @@ package cpu
 import "github.com/lapwing-stream/lapwing/kernels"
 
 // backward is one step of reverse-mode differentiation: it reads the gradient of the value its step made
-// and sets or adds to those of the operands. f holds values, d their gradients, both laid out alike.
+// and sets or adds to those of the operands.
 type backward interface {
-	run(f, d frame, gradients []float32, n int)
+	run(w *worker, gradients []float32, n int)
 }
 
 // gemmBackward belongs to a trained Gemm.
@@ -17,57 +17,64 @@ type gemmBackward struct {
 	wide       int    // stride of the operand's gradient
 }
 
-func (o *gemmBackward) run(f, d frame, gradients []float32, n int) {
+func (o *gemmBackward) run(w *worker, gradients []float32, n int) {
+	f, d := w.values, w.gradients
 	dy := d[o.out]
 	dyStride := stride(o.dense.out)
 	differentiate(o.act, dy[:n*dyStride], f[o.out])
 	in, out := o.dense.in, o.dense.out
-	weightGradient(gradients[o.w:][:out*in], dy, dyStride, f[o.in], o.inStride, in, out, n)
+	panels := w.panels[:stride(in)/4*n]
+	packPanels(panels, f[o.in], o.inStride, n)
+	weightGradient(gradients[o.w:][:out*in], dy, dyStride, panels, in, out, n)
 	biasGradient(gradients[o.b:][:out], dy, dyStride, n)
 	switch {
 	case o.transposed == nil:
 	case o.add:
-		scratch := d[len(d)-1]
-		o.transposed.multiply(scratch, dy, dyStride, n)
-		addScaled(d[o.in][:n*o.wide], scratch, 1)
+		o.transposed.multiply(w.scratch, dy, dyStride, n)
+		addScaled(d[o.in][:n*o.wide], w.scratch, 1)
 	default:
 		o.transposed.multiply(d[o.in], dy, dyStride, n)
 	}
 }
 
-// weightGradient adds Σ over rows of dyᵀ·x to g, out rows of in. Eight inputs at a time, so that eight sums
-// stay in registers; the last tile reads the padding of x, and drops what comes of it.
-func weightGradient(g, dy []float32, dyStride int, x []float32, xStride, in, out, n int) {
-	for i := 0; i < in; i += 8 {
+// packPanels lays x out for weightGradient: four columns of all n rows, then the next four. Padding comes
+// along.
+func packPanels(panels [][4]float32, x []float32, xStride, n int) {
+	for i := 0; len(panels) > 0; i += 4 {
+		panel := panels[:n]
+		for r := range panel {
+			panel[r] = *(*[4]float32)(x[r*xStride+i:])
+		}
+		panels = panels[n:]
+	}
+}
+
+// weightGradient adds Σ over rows of dyᵀ·x to g, out rows of in. Four inputs at a time, so that the sums
+// stay in registers; what comes of the last panel's padding is dropped.
+func weightGradient(g, dy []float32, dyStride int, panels [][4]float32, in, out, n int) {
+	for i := 0; i < in; i += 4 {
+		panel := panels[i/4*n:][:n]
 		for o := range out {
-			var g0, g1, g2, g3, g4, g5, g6, g7 float32
-			xs, ds := x[i:], dy[o:]
-			for r := range n {
-				v := ds[r*dyStride]
-				q := (*[8]float32)(xs[r*xStride:])
-				g0 += float32(q[0] * v)
-				g1 += float32(q[1] * v)
-				g2 += float32(q[2] * v)
-				g3 += float32(q[3] * v)
-				g4 += float32(q[4] * v)
-				g5 += float32(q[5] * v)
-				g6 += float32(q[6] * v)
-				g7 += float32(q[7] * v)
+			var g0, g1, g2, g3 float32
+			at := o
+			for r := range panel {
+				v, x := dy[at], &panel[r]
+				g0 += float32(x[0] * v)
+				g1 += float32(x[1] * v)
+				g2 += float32(x[2] * v)
+				g3 += float32(x[3] * v)
+				at += dyStride
 			}
 			row := g[o*in:][:in][i:]
-			if len(row) >= 8 {
-				q := (*[8]float32)(row)
+			if len(row) >= 4 {
+				q := (*[4]float32)(row)
 				q[0] += g0
 				q[1] += g1
 				q[2] += g2
 				q[3] += g3
-				q[4] += g4
-				q[5] += g5
-				q[6] += g6
-				q[7] += g7
 				continue
 			}
-			sums := [8]float32{g0, g1, g2, g3, g4, g5, g6, g7}
+			sums := [4]float32{g0, g1, g2, g3}
 			for k := range row {
 				row[k] += sums[k]
 			}
@@ -97,7 +104,8 @@ type joinOperand struct {
 	add    bool
 }
 
-func (o *joinBackward) run(_, d frame, _ []float32, n int) {
+func (o *joinBackward) run(w *worker, _ []float32, n int) {
+	d := w.gradients
 	dy := d[o.out][:n*o.stride]
 	for _, to := range o.operands {
 		dx := d[to.v][:len(dy)]

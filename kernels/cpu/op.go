@@ -49,7 +49,7 @@ func (l *layout) newOp(s kernels.Step, v kernels.Value) op {
 	case *kernels.Map:
 		m := &mapOp{in: s.In, out: v, inStride: l.strides[s.In], outStride: l.strides[v], inverse: s.Inverse}
 		for j := range s.Columns {
-			m.curves = append(m.curves, newCurve(&s.Columns[j], s.Inverse))
+			m.curves = append(m.curves, newCurve(&s.Columns[j]))
 		}
 		return m
 	case *kernels.Gemm:
@@ -174,67 +174,6 @@ func (o *joinOp) run(f frame, n int) {
 			w := o.weights[k]
 			for j := range y {
 				y[j] += float32(w * x[j])
-			}
-		}
-	}
-}
-
-type mapOp struct {
-	in, out             kernels.Value
-	inStride, outStride int
-	inverse             bool
-	curves              []curve
-}
-
-// curve is a column's function; where it has one knot and one slope no search or branch is needed.
-type curve struct {
-	kernels.Curve
-	line                bool
-	x, y, slope, lo, hi float32
-	impute              float32
-}
-
-func newCurve(c *kernels.Column, inverse bool) curve {
-	k := curve{Curve: c.Curve()}
-	if len(c.X) == 1 && c.Before == c.After && !c.Log {
-		k.line = true
-		k.x, k.y, k.slope, k.lo, k.hi, k.impute = c.X[0], c.Y[0], c.After, c.Lo, c.Hi, c.Impute
-	}
-	return k
-}
-
-func (o *mapOp) run(f frame, n int) {
-	// Column by column: the branches that a column takes repeat from row to row.
-	for j := range o.curves {
-		c := &o.curves[j]
-		in, out := f[o.in][j:], f[o.out][j:]
-		switch {
-		case c.line && o.inverse:
-			for r := range n {
-				d := in[r*o.inStride] - c.x
-				out[r*o.outStride] = c.y + float32(c.slope*d)
-			}
-		case c.line:
-			for r := range n {
-				x := in[r*o.inStride]
-				if x != x {
-					x = c.impute
-				}
-				if x < c.lo {
-					x = c.lo
-				}
-				if x > c.hi {
-					x = c.hi
-				}
-				out[r*o.outStride] = c.y + float32(c.slope*(x-c.x))
-			}
-		case o.inverse:
-			for r := range n {
-				out[r*o.outStride] = c.Backward(in[r*o.inStride])
-			}
-		default:
-			for r := range n {
-				out[r*o.outStride] = c.Forward(in[r*o.inStride])
 			}
 		}
 	}

@@ -56,7 +56,12 @@ type trainer struct {
 	shardJob, reduceJob, updateJob func(worker, part int)
 }
 
-type worker struct{ values, gradients frame }
+// worker is what one thread needs for one block.
+type worker struct {
+	values, gradients frame        // laid out alike
+	scratch           []float32    // as wide as the widest value
+	panels            [][4]float32 // the same, for packPanels
+}
 
 func newTrainer(p *kernels.Program, o kernels.TrainOptions) (*trainer, error) {
 	if o.MaxBatch == 0 {
@@ -70,7 +75,7 @@ func newTrainer(p *kernels.Program, o kernels.TrainOptions) (*trainer, error) {
 	}
 	p = p.Clone()
 	t := &trainer{layout: newLayout(p), program: p, options: o}
-	t.layout.strides[kernels.Input] = stride(p.Width) // weightGradient reads padding
+	t.layout.strides[kernels.Input] = stride(p.Width) // packPanels reads padding
 
 	needed := p.Needed(o.Prediction, o.Target)
 	ops := make([]op, len(p.Steps))
@@ -105,7 +110,7 @@ func newTrainer(p *kernels.Program, o kernels.TrainOptions) (*trainer, error) {
 	for range threads {
 		w := worker{values: t.layout.newFrame(needed), gradients: t.layout.newFrame(needed)}
 		w.values[kernels.Input] = make([]float32, block*t.layout.strides[kernels.Input])
-		w.gradients = append(w.gradients, make([]float32, block*widest)) // scratch of gemmBackward
+		w.scratch, w.panels = make([]float32, block*widest), make([][4]float32, block*widest/4)
 		t.workers = append(t.workers, w)
 	}
 	t.team = newTeam(threads)
@@ -283,7 +288,7 @@ func (t *trainer) runShard(worker, shard int) {
 		sum += t.loss(w, k)
 		if t.learn {
 			for _, o := range t.backward {
-				o.run(w.values, w.gradients, gradient, k)
+				o.run(w, gradient, k)
 			}
 		}
 	}
