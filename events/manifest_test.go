@@ -3,7 +3,6 @@ package events
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -46,7 +45,13 @@ func TestManifestSets(t *testing.T) {
 	if err := json.Unmarshal(text, &sets); err != nil || len(sets) == 0 {
 		t.Fatalf("%d sets, %v", len(sets), err)
 	}
+	if n := len(sets); n < 80 {
+		t.Errorf("only %d files in the manifest", n)
+	}
 	for _, set := range sets {
+		if raceDetector && set.Rows > 3000 {
+			continue
+		}
 		t.Run(set.File, func(t *testing.T) {
 			t.Parallel()
 			o := FileOptions{NoHeader: !set.Header, Key: set.column(set.Key), Time: set.column(set.Time)}
@@ -126,8 +131,5 @@ func TestManifestSets(t *testing.T) {
 				}
 			}
 		})
-	}
-	if n := len(sets); n < 80 {
-		t.Errorf("only %d files in the manifest: %s", n, fmt.Sprint(sets))
 	}
 }
