@@ -31,6 +31,9 @@ type micro struct {
 	contributions  []float32
 	reconstruction []float32
 
+	out  []stream.Record // memory of a parcel's output, between parcels
+	text []byte
+
 	shares []Share // scratch: top of the record being encoded
 	byPart []float64
 }

@@ -21,7 +21,6 @@ type metricSet struct {
 
 // Stages of the pipeline, as label values and profile labels.
 const (
-	stageRead    = "read" // waiting for records
 	stageDecode  = "decode"
 	stageScore   = "score"
 	stageEncode  = "encode"
@@ -189,9 +188,11 @@ func (c LatencyCounts) Quantile(p float64) time.Duration {
 	return 0
 }
 
-// saturation is the share of time in which the scorer had work. It looks back over 5 to 10 seconds.
+// saturation is the share of time in which records were on their way through the stages. It looks back over 5 to 10
+// seconds.
 type saturation struct {
-	busy atomic.Int64 // ns
+	busy  atomic.Int64 // ns, of the stretches that have ended
+	since atomic.Int64 // when this stretch began, ns since 1970; 0 = nothing is on its way
 
 	mu           sync.Mutex
 	from, middle mark
@@ -204,10 +205,21 @@ type mark struct {
 
 const saturationWindow = 5 * time.Second
 
+func (s *saturation) begin(now time.Time) { s.since.Store(now.UnixNano()) }
+
+func (s *saturation) end(now time.Time) {
+	if since := s.since.Swap(0); since > 0 {
+		s.busy.Add(now.UnixNano() - since)
+	}
+}
+
 func (s *saturation) ratio(now time.Time) float64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	is := mark{now, s.busy.Load()}
+	if since := s.since.Load(); since > 0 {
+		is.busy += now.UnixNano() - since
+	}
 	if s.from.at.IsZero() {
 		s.from, s.middle = is, is
 		return 0
@@ -219,7 +231,7 @@ func (s *saturation) ratio(now time.Time) float64 {
 	if passed <= 0 {
 		return 0
 	}
-	return min(1, float64(is.busy-s.from.busy)/float64(passed))
+	return max(0, min(1, float64(is.busy-s.from.busy)/float64(passed)))
 }
 
 // stateCollector asks the server's kept state at each scrape, so that nothing outlives what it describes:
@@ -231,7 +243,7 @@ var (
 	descVersion     = prometheus.NewDesc("lapwing_model_version", "Version of the live model; 0 = none yet.", []string{"stream", "model"}, nil)
 	descAge         = prometheus.NewDesc("lapwing_model_age_seconds", "Time since the live model was published.", []string{"stream", "model"}, nil)
 	descBytes       = prometheus.NewDesc("lapwing_model_bytes", "Size of the live model's file.", []string{"stream", "model"}, nil)
-	descSaturation  = prometheus.NewDesc("lapwing_scorer_saturation_ratio", "Share of the last 5 to 10 seconds in which a micro-batch was being scored; at 1 the input waits.", []string{"stream"}, nil)
+	descSaturation  = prometheus.NewDesc("lapwing_scorer_saturation_ratio", "Share of the last 5 to 10 seconds in which records were on their way from read to produced; at 1 the input waits.", []string{"stream"}, nil)
 	descBlocked     = prometheus.NewDesc("lapwing_output_blocked_seconds", "How long the producer has been waiting for the output's broker; 0 = it is not.", []string{"stream"}, nil)
 	descReady       = prometheus.NewDesc("lapwing_ready", "1 where the stream is ready, as /readyz says.", []string{"stream"}, nil)
 	descAlertActive = prometheus.NewDesc("lapwing_alerts_active", "Keys with a raised alert, of the assigned partitions.", []string{"stream"}, nil)

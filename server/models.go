@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime/pprof"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -174,7 +176,8 @@ func (s *slot) load(ctx context.Context, engine kernels.Engine, gate chan struct
 			case <-ctx.Done():
 				return
 			}
-			s.take(engine, c, c.Overtaken)
+			labels := pprof.Labels(labelStage, stageLoad, labelModel, c.Ref.Name, labelVersion, strconv.Itoa(c.Manifest.Version))
+			pprof.Do(ctx, labels, func(context.Context) { s.take(engine, c, c.Overtaken) })
 			<-gate
 		}
 	}

@@ -109,12 +109,52 @@ func (r *runner) status(follow registry.FollowState) StreamStatus {
 
 // run is the stream's life. Faults at the start end it; once a session has begun, it keeps trying.
 func (r *runner) run(ctx context.Context) error {
+	if err := r.prepare(ctx); err != nil {
+		return unlessStopped(ctx, err)
+	}
+	wait, said := r.server.RetryMin, ""
+	for {
+		began := time.Now()
+		err := r.runSession(ctx)
+		if ctx.Err() != nil {
+			return err
+		}
+		if time.Since(began) > r.server.RetryMax {
+			wait, said = r.server.RetryMin, "" // it had worked
+		}
+		if rights := (*rightsError)(nil); !errors.As(err, &rights) {
+			r.metrics.restarts.Inc()
+			r.metrics.nRestarts.Add(1)
+			if said != err.Error() {
+				said = err.Error()
+				r.log.Error("the stream failed; it begins anew from its committed offsets, and keeps trying", "stream", r.o.name(), "error", err)
+			}
+			r.block(waitRetry, "begins anew after: "+err.Error())
+			if pause(ctx, wait) != nil {
+				return nil
+			}
+			wait = min(2*wait, r.server.RetryMax)
+		}
+		// The error, if it is not for lack of rights, will come again from the session, which is retried.
+		_ = r.awaitOutputs(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		r.block(waitRetry, "")
+	}
+}
+
+// prepare makes the outputs, fixes the start position and waits for the first model. The position is fixed before
+// the model is there, so that records which arrive while a first model is trained are scored; only after-training has
+// to know the model.
+func (r *runner) prepare(ctx context.Context) error {
 	if err := r.awaitOutputs(ctx); err != nil {
 		return err
 	}
-	// The start is fixed before the model is there, so that records which arrive while a first model is trained are
-	// scored; only after-training has to know the model.
-	kind, _, _ := parseStart(r.o.Start)
+	kind, _, err := parseStart(r.o.Start)
+	if err != nil {
+		return err
+	}
 	if kind != StartAfterTraining {
 		if err := r.begin(ctx); err != nil {
 			return err
@@ -125,36 +165,9 @@ func (r *runner) run(ctx context.Context) error {
 		return err
 	}
 	if kind == StartAfterTraining {
-		if err := r.begin(ctx); err != nil {
-			return err
-		}
+		return r.begin(ctx)
 	}
-	wait := r.server.RetryMin
-	for {
-		began := time.Now()
-		err := r.runSession(ctx)
-		if ctx.Err() != nil {
-			return err
-		}
-		if time.Since(began) > r.server.RetryMax {
-			wait = r.server.RetryMin // it had worked
-		}
-		var rights *rightsError
-		if !errors.As(err, &rights) {
-			r.metrics.restarts.Inc()
-			r.metrics.nRestarts.Add(1)
-			r.log.Error("the stream failed; it begins anew from its committed offsets", "stream", r.o.name(), "error", err, "after", wait)
-			r.block(waitRetry, "begins anew after: "+err.Error())
-			if err := pause(ctx, wait); err != nil {
-				return nil
-			}
-			wait = min(2*wait, r.server.RetryMax)
-		}
-		if err := r.awaitOutputs(ctx); err != nil && ctx.Err() != nil {
-			return nil
-		}
-		r.block(waitRetry, "")
-	}
+	return nil
 }
 
 // awaitModel waits for the first live model without joining the group: a copy that cannot score must not hold

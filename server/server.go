@@ -8,7 +8,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -118,13 +117,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 	streams, streamsCtx := errgroup.WithContext(ctx)
 	for _, r := range s.streams {
-		streams.Go(func() error {
-			err := r.run(streamsCtx)
-			if errors.Is(err, context.Canceled) && ctx.Err() != nil {
-				return nil
-			}
-			return err
-		})
+		streams.Go(func() error { return r.run(streamsCtx) })
 	}
 	return streams.Wait()
 }

@@ -41,7 +41,7 @@ type session struct {
 	// Of the score goroutine:
 	alerts *alertBook
 	quiet  map[stream.TopicPartition]int64 // below: read again for the alert counts, no output
-	sealed *parcel                         // the parcel being encoded
+	sealed *parcel                         // where alerts go: the parcel being encoded, or the news being heard
 	said   map[string]bool                 // kinds of bad record that were logged
 	scores *liveModel                      // whose labels the goroutine wears
 
@@ -60,9 +60,7 @@ type parcel struct {
 	out     []stream.Record
 	text    []byte // values of out
 	next    map[stream.TopicPartition]int64
-	lastTP  stream.TopicPartition
-	scored  int // of out: scores
-	alerts  int
+	scored  int // of out
 	records int
 
 	news *news
@@ -88,11 +86,11 @@ func (r *runner) runSession(ctx context.Context) (err error) {
 		MaxBatch: r.server.MaxBatch, MaxInFlight: r.server.inFlight(),
 	})
 	if err != nil {
-		return err
+		return unlessStopped(ctx, err)
 	}
 	sink, err := r.client.AtLeastOnce(ctx, group)
 	if err != nil {
-		return errors.Join(err, group.Close())
+		return unlessStopped(ctx, errors.Join(err, group.Close()))
 	}
 	flight := r.server.inFlight()
 	s := &session{
@@ -107,7 +105,11 @@ func (r *runner) runSession(ctx context.Context) (err error) {
 		s.alerts = newAlertBook(r.o.rules(), s.emitAlert)
 	}
 	r.session.Store(s)
-	defer r.session.Store(nil)
+	defer func() {
+		r.session.Store(nil)
+		r.metrics.activeAlerts.Store(0)
+		r.metrics.busy.end(time.Now())
+	}()
 
 	// The stages outlive ctx: after it has ended they still drain, for as long as ShutdownTimeout.
 	work, giveUp := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -124,7 +126,9 @@ func (r *runner) runSession(ctx context.Context) (err error) {
 	readErr := s.read(reading, work)
 	close(s.toDecode)
 
-	clean := ctx.Err() != nil && work.Err() == nil
+	// A stream that has to wait for wider outputs leaves as cleanly as one that is told to stop.
+	var rights *rightsError
+	clean := (ctx.Err() != nil || errors.As(readErr, &rights)) && work.Err() == nil
 	deadline := time.NewTimer(r.server.ShutdownTimeout)
 	defer deadline.Stop()
 	if !clean {
@@ -157,11 +161,26 @@ func (r *runner) runSession(ctx context.Context) (err error) {
 		return drainError(r.o.name(), left, stageErr)
 	case clean:
 		r.log.Info("stream drained", "stream", r.o.name(), "in", r.metrics.nIn.Load(), "out", r.metrics.nOut.Load())
-		return errors.Join(sinkErr, groupErr)
+		if err := errors.Join(sinkErr, groupErr); err != nil {
+			// All is delivered and committed: the group will notice by its session timeout.
+			r.log.Warn("the stream could not say good-bye to the broker", "stream", r.o.name(), "error", err)
+		}
+		if rights != nil {
+			return rights
+		}
+		return nil
 	case stageErr != nil && !errors.Is(stageErr, context.Canceled):
 		return stageErr
 	}
 	return readErr
+}
+
+// unlessStopped drops an error that comes from being told to stop before anything was read.
+func unlessStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 // closeTimeout bounds the closing of a producer with nothing left to deliver.
@@ -179,7 +198,9 @@ func (s *session) read(reading, work context.Context) error {
 		switch e := e.(type) {
 		case *stream.Batch:
 			n := int64(len(e.Records))
-			s.inFlight.Add(n)
+			if s.inFlight.Add(n) == n {
+				s.r.metrics.busy.begin(time.Now())
+			}
 			s.unsettled.Add(n)
 			p := &parcel{batches: []*stream.Batch{e}, readAt: time.Now(), records: len(e.Records)}
 			if err := send(work, s.toDecode, p); err != nil {
@@ -360,7 +381,9 @@ func (s *session) runScore(ctx context.Context) error {
 			return err
 		}
 		if p.news != nil {
+			s.sealed = p
 			s.hear(p.news)
+			s.sealed = nil
 		} else if err := s.score(p); err != nil {
 			return err
 		}
@@ -405,7 +428,6 @@ func (s *session) score(p *parcel) error {
 	s.encode(p, all)
 	s.r.metrics.score.Observe(scored.Sub(began).Seconds())
 	s.r.metrics.encode.Observe(time.Since(scored).Seconds())
-	s.r.metrics.busy.busy.Add(int64(time.Since(began)))
 	return nil
 }
 
@@ -413,8 +435,7 @@ func (s *session) score(p *parcel) error {
 func (s *session) encode(p *parcel, all bool) {
 	m, o, metrics := p.m, s.r.o, s.r.metrics
 	p.next = map[stream.TopicPartition]int64{}
-	p.out = make([]stream.Record, 0, len(m.records)+len(m.records)/16)
-	p.text = make([]byte, 0, len(m.records)*256)
+	p.out, p.text = m.out[:0], m.text[:0]
 	s.sealed = p
 	var tp stream.TopicPartition
 	var quiet, next int64
@@ -492,16 +513,10 @@ func (s *session) encode(p *parcel, all bool) {
 // emitAlert is called by the alert book from within encode or hear.
 func (s *session) emitAlert(key string, partition int32, r *AlertRecord) {
 	s.r.metrics.alert(r.State)
-	if s.sealed == nil {
-		// Restored state beyond alert_keys, cleared while a partition came: it goes out with the next records.
-		s.r.log.Warn("alert evicted while its partition was assigned: raise alert_keys", "stream", s.r.o.name(), "key", key)
-		return
-	}
 	ms := int64(-1)
 	if r.TimeOK && r.Time >= 0 {
 		ms = r.Time
 	}
-	s.sealed.alerts++
 	s.sealed.out = append(s.sealed.out, stream.Record{
 		Topic: s.r.o.Alerts, Partition: partition, Key: []byte(key), Value: r.AppendJSON(nil), Time: ms,
 	})
@@ -566,6 +581,11 @@ func (s *session) runOutput(ctx context.Context) error {
 
 func (s *session) deliver(ctx context.Context, p *parcel) error {
 	if p.news != nil {
+		if len(p.out) > 0 { // restored alerts beyond alert_keys were cleared
+			if err := s.sink.Produce(ctx, p.out); err != nil {
+				return err
+			}
+		}
 		return s.pass(ctx, p.news)
 	}
 	out := p.out
@@ -597,12 +617,16 @@ func (s *session) deliver(ctx context.Context, p *parcel) error {
 	for _, b := range p.batches {
 		b.Release()
 	}
-	s.inFlight.Add(-int64(p.records))
+	if s.inFlight.Add(-int64(p.records)) == 0 {
+		s.r.metrics.busy.end(time.Now())
+	}
 	if len(p.next) == 0 {
 		s.unsettled.Add(-int64(p.records)) // all of it was read for the alert counts only
 	}
 	m := p.m
-	m.records = m.records[:0]
+	clear(m.records) // the batches have gone back: hold nothing of theirs
+	clear(p.out)
+	m.out, m.text = p.out, p.text
 	select {
 	case s.free <- m:
 	default:
