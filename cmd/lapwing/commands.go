@@ -14,6 +14,7 @@ func (a *app) commands() []*cobra.Command {
 		a.loadCommand(),
 		a.generateCommand(),
 		a.tailCommand(),
+		a.benchCommand(),
 		a.configCommand(),
 		a.versionCommand(),
 	}
