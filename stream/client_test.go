@@ -59,6 +59,7 @@ func wantText(t *testing.T, text string, parts ...string) {
 }
 
 func TestOptionsReportEveryFault_Case8_02(t *testing.T) {
+	t.Parallel()
 	o := Options{Properties: map[string]string{
 		"enable.auto.commit": "true",
 		"isolation.level":    "read_uncommitted",
@@ -85,6 +86,7 @@ func TestOptionsReportEveryFault_Case8_02(t *testing.T) {
 }
 
 func TestConnectBrokerAbsent(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -96,6 +98,7 @@ func TestConnectBrokerAbsent(t *testing.T) {
 }
 
 func TestConnectListenerIsSilent(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -120,6 +123,7 @@ func certificate(t *testing.T) tls.Certificate {
 }
 
 func TestConnectSecurityMismatch_Case2_06_8_03(t *testing.T) {
+	t.Parallel()
 	plain, err := embed(EmbeddedOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -161,6 +165,7 @@ func TestConnectSecurityMismatch_Case2_06_8_03(t *testing.T) {
 }
 
 func TestConnectLocalhost_Case2_08(t *testing.T) {
+	t.Parallel()
 	for _, listen := range []string{"127.0.0.1:0", "[::1]:0"} {
 		l, err := net.Listen("tcp", listen)
 		if err != nil {
@@ -202,6 +207,7 @@ func TestConnectLocalhost_Case2_08(t *testing.T) {
 }
 
 func TestConnectAdvertisedUnreachable_Case2_09(t *testing.T) {
+	t.Parallel()
 	e, err := Embed(EmbeddedOptions{Advertise: "kafka-internal.invalid:9092"})
 	if err != nil {
 		t.Fatal(err)
@@ -215,6 +221,7 @@ func TestConnectAdvertisedUnreachable_Case2_09(t *testing.T) {
 }
 
 func TestTopics(t *testing.T) {
+	t.Parallel()
 	c, _ := broker(t)
 	ctx := ctxOf(t)
 	top := name("sensor-readings")
@@ -269,6 +276,7 @@ func TestTopics(t *testing.T) {
 }
 
 func TestRepeatedLinesAreFolded(t *testing.T) {
+	t.Parallel()
 	var out bytes.Buffer
 	f := newFolder(slog.New(slog.NewTextHandler(&out, nil)), scrubber(map[string]string{"sasl.password": "marker-secret"}))
 	defer f.close()
@@ -290,6 +298,7 @@ func TestRepeatedLinesAreFolded(t *testing.T) {
 }
 
 func TestEmbeddedKeepsItsFolder(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	e, err := Embed(EmbeddedOptions{Dir: dir})
 	if err != nil {

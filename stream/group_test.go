@@ -107,6 +107,7 @@ func (m *member) untilAssigned(n int) {
 }
 
 func TestGroupReadsCommitsAndResumes(t *testing.T) {
+	t.Parallel()
 	c, _ := broker(t)
 	top := topic(t, c, 3)
 	for p := range int32(3) {
@@ -148,6 +149,7 @@ func TestGroupReadsCommitsAndResumes(t *testing.T) {
 }
 
 func TestGroupNamesMissingTopics_Case2_05(t *testing.T) {
+	t.Parallel()
 	c, _ := broker(t)
 	top := topic(t, c, 1)
 	_, err := c.Group(ctxOf(t), GroupOptions{Topics: []string{top, top + "b"}, Group: name("g")})
@@ -161,6 +163,7 @@ func TestGroupNamesMissingTopics_Case2_05(t *testing.T) {
 }
 
 func TestGroupReadsNewPartitionsFromTheirBeginning_Case1_06(t *testing.T) {
+	t.Parallel()
 	c, _ := broker(t)
 	c = connect(t, c.Brokers(), map[string]string{"topic.metadata.refresh.interval.ms": "200"})
 	top := topic(t, c, 2)
@@ -181,6 +184,7 @@ func TestGroupReadsNewPartitionsFromTheirBeginning_Case1_06(t *testing.T) {
 }
 
 func TestGroupLagEndsAtZero_Case1_11(t *testing.T) {
+	t.Parallel()
 	c, _ := broker(t)
 	top := topic(t, c, 2)
 	produce(t, c, records(top, 0, 0, 50)...)
@@ -198,6 +202,7 @@ func TestGroupLagEndsAtZero_Case1_11(t *testing.T) {
 }
 
 func TestGroupLagBehindAnOpenTransaction_Case1_12(t *testing.T) {
+	t.Parallel()
 	c, _ := broker(t)
 	top := topic(t, c, 1)
 	produce(t, c, records(top, 0, 0, 300)...)
@@ -221,6 +226,7 @@ func TestGroupLagBehindAnOpenTransaction_Case1_12(t *testing.T) {
 }
 
 func TestGroupOnARecreatedTopic_Case1_14(t *testing.T) {
+	t.Parallel()
 	c, _ := broker(t)
 	top := topic(t, c, 1)
 	produce(t, c, records(top, 0, 0, 50)...)
@@ -275,6 +281,7 @@ func recreate(t *testing.T, c *Client, top string, partitions int) {
 }
 
 func TestGroupBelowTheLogStart(t *testing.T) {
+	t.Parallel()
 	c, k := fake(t)
 	top := topic(t, c, 1)
 	produce(t, c, records(top, 0, 0, 100)...)
@@ -298,6 +305,7 @@ func TestGroupBelowTheLogStart(t *testing.T) {
 }
 
 func TestGroupLosesItsPositionWhileRunning(t *testing.T) {
+	t.Parallel()
 	c, k := fake(t)
 	top := topic(t, c, 2)
 	produce(t, c, append(records(top, 0, 0, 10), records(top, 1, 0, 10)...)...)
@@ -326,6 +334,7 @@ func TestGroupLosesItsPositionWhileRunning(t *testing.T) {
 }
 
 func TestGroupSeeksBetweenAssignedAndNext(t *testing.T) {
+	t.Parallel()
 	c, _ := broker(t)
 	top := topic(t, c, 1)
 	produce(t, c, records(top, 0, 0, 100)...)
@@ -360,7 +369,9 @@ func TestGroupSeeksBetweenAssignedAndNext(t *testing.T) {
 }
 
 func TestGroupHandsPartitionsOver(t *testing.T) {
+	t.Parallel()
 	c, _ := broker(t)
+	c = connect(t, c.Brokers(), map[string]string{"heartbeat.interval.ms": "200"}) // by heartbeats members learn of rebalances
 	top := topic(t, c, 6)
 	o := GroupOptions{Topics: []string{top}, Group: name("g"), MaxBatch: 50}
 	first := join(t, c, o)
@@ -469,8 +480,9 @@ func TestGroupHandsPartitionsOver(t *testing.T) {
 }
 
 func TestGroupStaysInTheGroupWhileTheCallerIsBusy_Case2_01(t *testing.T) {
+	t.Parallel()
 	c, k := fake(t, kfake.GroupMinSessionTimeout(100*time.Millisecond))
-	c = connect(t, c.Brokers(), map[string]string{"max.poll.interval.ms": "600", "session.timeout.ms": "600", "heartbeat.interval.ms": "100"})
+	c = connect(t, c.Brokers(), map[string]string{"max.poll.interval.ms": "2000", "session.timeout.ms": "2000", "heartbeat.interval.ms": "100"})
 	top := topic(t, c, 1)
 	o := GroupOptions{Topics: []string{top}, Group: name("g"), MaxBatch: 10, MaxInFlight: 1, PauseAfter: 100 * time.Millisecond}
 	m := join(t, c, o)
@@ -487,7 +499,7 @@ func TestGroupStaysInTheGroupWhileTheCallerIsBusy_Case2_01(t *testing.T) {
 	// Scoring takes longer than max.poll.interval.ms. What shows that time has passed is the broker's count of heartbeats.
 	beats := k.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Observe: true, Count: -1, Group: o.Group})
 	left := k.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.LeaveGroup, kmsg.JoinGroup}, Observe: true, Count: -1, Group: o.Group})
-	if err := beats.Wait(ctxOf(t), 8); err != nil {
+	if err := beats.Wait(ctxOf(t), 24); err != nil {
 		t.Fatal(err)
 	}
 	if n := left.Hits(); n != 0 || !m.g.InGroup() {
@@ -508,6 +520,7 @@ func TestGroupStaysInTheGroupWhileTheCallerIsBusy_Case2_01(t *testing.T) {
 }
 
 func TestGroupKeepsMaxInFlight(t *testing.T) {
+	t.Parallel()
 	c, _ := broker(t)
 	top := topic(t, c, 1)
 	produce(t, c, records(top, 0, 0, 100)...)
@@ -539,6 +552,7 @@ func TestGroupKeepsMaxInFlight(t *testing.T) {
 }
 
 func TestGroupStaticMemberDoesNotLeave(t *testing.T) {
+	t.Parallel()
 	c, k := fake(t)
 	top := topic(t, c, 2)
 	o := GroupOptions{Topics: []string{top}, Group: name("g"), InstanceID: "one"}
@@ -567,6 +581,7 @@ func TestGroupStaticMemberDoesNotLeave(t *testing.T) {
 }
 
 func TestGroupCloseIsBoundedWhenTheBrokerHasGone_Case8_12(t *testing.T) {
+	t.Parallel()
 	e, err := Embed(EmbeddedOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -595,7 +610,9 @@ func TestGroupCloseIsBoundedWhenTheBrokerHasGone_Case8_12(t *testing.T) {
 }
 
 func TestGroupMakesAnotherConsumerWhenFenced_Case2_12(t *testing.T) {
+	t.Parallel()
 	c, k := fake(t)
+	c = connect(t, c.Brokers(), map[string]string{"heartbeat.interval.ms": "200"})
 	top := topic(t, c, 1)
 	o := GroupOptions{Topics: []string{top}, Group: name("g"), InstanceID: "one"}
 	m := join(t, c, o)
@@ -611,6 +628,7 @@ func TestGroupMakesAnotherConsumerWhenFenced_Case2_12(t *testing.T) {
 }
 
 func TestGroupGivesRecordsWithNullValues_Case1_07(t *testing.T) {
+	t.Parallel()
 	c, _ := broker(t)
 	top := topic(t, c, 1)
 	produce(t, c, Record{Topic: top, Key: []byte("k"), Time: -1}, Record{Topic: top, Value: []byte{}, Time: -1})
@@ -635,6 +653,7 @@ func TestGroupGivesRecordsWithNullValues_Case1_07(t *testing.T) {
 }
 
 func TestAtLeastOnceCommitsOnlyWhatIsAcknowledged(t *testing.T) {
+	t.Parallel()
 	c, k := fake(t)
 	in, out := topic(t, c, 1), topic(t, c, 1)
 	produce(t, c, records(in, 0, 0, 10)...)
@@ -671,6 +690,7 @@ func TestAtLeastOnceCommitsOnlyWhatIsAcknowledged(t *testing.T) {
 }
 
 func TestOffsetsForTime(t *testing.T) {
+	t.Parallel()
 	c, _ := broker(t)
 	top := topic(t, c, 2)
 	produce(t, c, records(top, 0, 0, 100)...) // one a millisecond

@@ -115,7 +115,7 @@ func (c *Client) ReadRanges(ctx context.Context, topic string, ranges []Range, o
 		shares[i], loads[i] = append(shares[i], p), loads[i]+p.To-p.From
 	}
 	for _, s := range shares {
-		k, err := c.consumer(map[string]any{"group.id": "lapwing-history"})
+		k, err := c.consumer(map[string]any{"group.id": "lapwing-history"}, "20")
 		if err == nil {
 			r := &rangeReader{h: h, k: k, parts: s, by: map[int32]*part{}}
 			for _, p := range s {

@@ -33,6 +33,7 @@ func transact(t *testing.T, c *Client, commit bool, recs ...Record) {
 }
 
 func TestHistoryReadsEveryRecordOnce(t *testing.T) {
+	t.Parallel()
 	c, _ := broker(t)
 	top := topic(t, c, 5)
 	for p := range int32(3) {
@@ -71,6 +72,7 @@ func mustRanges(t *testing.T, c *Client, top string) []Range {
 }
 
 func TestHistoryEndsAtCommitMarker_Case1_01(t *testing.T) {
+	t.Parallel()
 	c, _ := broker(t)
 	top := topic(t, c, 1)
 	transact(t, c, true, records(top, 0, 0, 100)...)
@@ -81,6 +83,7 @@ func TestHistoryEndsAtCommitMarker_Case1_01(t *testing.T) {
 }
 
 func TestHistoryLeavesOutAbortedAndOpenTransactions(t *testing.T) {
+	t.Parallel()
 	c, _ := broker(t)
 	top := topic(t, c, 2)
 	produce(t, c, records(top, 0, 0, 10)...)
@@ -110,6 +113,7 @@ func TestHistoryLeavesOutAbortedAndOpenTransactions(t *testing.T) {
 }
 
 func TestHistoryCrossesCompactedHoles_Case1_02_1_10(t *testing.T) {
+	t.Parallel()
 	c, k := fake(t)
 	top := topic(t, c, 1, "cleanup.policy", "compact", "retention.ms", "-1")
 	produce(t, c, Record{Topic: top, Key: []byte("first"), Value: []byte("kept"), Time: -1}) // or kfake moves the log start instead
@@ -129,6 +133,7 @@ func TestHistoryCrossesCompactedHoles_Case1_02_1_10(t *testing.T) {
 }
 
 func TestHistoryEndsOnBusyTopic_Case1_03(t *testing.T) {
+	t.Parallel()
 	c, _ := broker(t)
 	top := topic(t, c, 2)
 	produce(t, c, records(top, 0, 0, 500)...)
@@ -163,6 +168,7 @@ func TestHistoryEndsOnBusyTopic_Case1_03(t *testing.T) {
 }
 
 func TestHistoryGoesOnAfterRetention_Case1_04(t *testing.T) {
+	t.Parallel()
 	c, k := fake(t)
 	// Fetched ahead is read, whatever retention does: make it little, so that the reader is truly behind.
 	c = connect(t, c.Brokers(), map[string]string{"queued.min.messages": "10", "queued.max.messages.kbytes": "1", "max.partition.fetch.bytes": "2000", "fetch.max.bytes": "2000", "message.max.bytes": "2000"})
@@ -210,6 +216,7 @@ func TestHistoryGoesOnAfterRetention_Case1_04(t *testing.T) {
 }
 
 func TestHistoryOfEmptyPartitions_Case1_05(t *testing.T) {
+	t.Parallel()
 	c, k := fake(t)
 	top := topic(t, c, 5)
 	for p := range int32(3) {
@@ -229,6 +236,7 @@ func TestHistoryOfEmptyPartitions_Case1_05(t *testing.T) {
 }
 
 func TestHistoryWaitsForAPausedBroker_Case8_14(t *testing.T) {
+	t.Parallel()
 	c, k := fake(t)
 	top := topic(t, c, 1)
 	produce(t, c, records(top, 0, 0, 500)...)
@@ -287,6 +295,7 @@ func TestHistoryWaitsForAPausedBroker_Case8_14(t *testing.T) {
 }
 
 func TestHistoryEndsWithItsContextAndClose(t *testing.T) {
+	t.Parallel()
 	c, _ := broker(t)
 	top := topic(t, c, 2)
 	produce(t, c, records(top, 0, 0, 5000)...)

@@ -50,7 +50,7 @@ func (p *poller) open() error {
 	if o.InstanceID != "" {
 		role["group.instance.id"] = o.InstanceID
 	}
-	k, err := p.g.c.consumer(role)
+	k, err := p.g.c.consumer(role, "500")
 	if err != nil {
 		return err
 	}

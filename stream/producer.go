@@ -142,6 +142,8 @@ func (p *Producer) failed(topic string, partition int32, err error) error {
 	switch code(err) {
 	case kafka.ErrMsgSizeTooLarge:
 		next = "raise message.max.bytes here and max.message.bytes of the topic"
+	case kafka.ErrInvalidTimestamp:
+		next = "the record's time is too far from the broker's clock: raise message.timestamp.after.max.ms or .before.max.ms of the topic"
 	case kafka.ErrMsgTimedOut:
 		next = "the partition had no leader for message.timeout.ms; check the brokers"
 	case kafka.ErrTopicAuthorizationFailed:

@@ -12,9 +12,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
+// anyTime lets a topic take timestamps far from now: Kafka refuses those more than an hour ahead by default.
+var anyTime = []string{"message.timestamp.after.max.ms", "9223372036854775807"}
+
 func TestProducerKeepsWhatARecordIs(t *testing.T) {
+	t.Parallel()
 	c, _ := broker(t)
-	top := topic(t, c, 3)
+	top := topic(t, c, 3, anyTime...)
 	in := []Record{
 		{Topic: top, Partition: 2, Key: []byte("k"), Value: []byte("v"), Time: 1_700_000_000_123, Headers: []Header{{"a", []byte("1")}, {"a", nil}, {"b", []byte{}}}},
 		{Topic: top, Partition: 2, Key: nil, Value: nil, Time: 1}, // a tombstone without a key
@@ -32,8 +36,9 @@ func TestProducerKeepsWhatARecordIs(t *testing.T) {
 }
 
 func TestProducerTimesAtTheEdge_Case1_13(t *testing.T) {
+	t.Parallel()
 	c, _ := broker(t)
-	top := topic(t, c, 1)
+	top := topic(t, c, 1, anyTime...)
 	before := time.Now().UnixMilli()
 	produce(t, c, Record{Topic: top, Time: 0}, Record{Topic: top, Time: -1}, Record{Topic: top, Time: 1 << 60})
 	got, _ := readHistory(t, c, top)
@@ -43,6 +48,7 @@ func TestProducerTimesAtTheEdge_Case1_13(t *testing.T) {
 }
 
 func TestProducerPartitionsKeysAsJavaDoes(t *testing.T) {
+	t.Parallel()
 	c, _ := broker(t)
 	top := topic(t, c, 10)
 	// murmur2 of Java's DefaultPartitioner, toPositive, modulo 10; values from Kafka's own UtilsTest (murmur2("21") = -973932308,
@@ -64,6 +70,7 @@ func TestProducerPartitionsKeysAsJavaDoes(t *testing.T) {
 }
 
 func TestProducerQueueIsBounded(t *testing.T) {
+	t.Parallel()
 	c, k := fake(t)
 	top := topic(t, c, 1)
 	ctx := ctxOf(t)
@@ -106,6 +113,7 @@ func TestProducerQueueIsBounded(t *testing.T) {
 }
 
 func TestProducerNamesWhatFailed(t *testing.T) {
+	t.Parallel()
 	c, k := fake(t)
 	top := topic(t, c, 2)
 	ctx := ctxOf(t)
@@ -143,6 +151,7 @@ func TestProducerNamesWhatFailed(t *testing.T) {
 }
 
 func TestProducerCloseIsBoundedWhenTheBrokerHasGone_Case8_12(t *testing.T) {
+	t.Parallel()
 	e, err := Embed(EmbeddedOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -173,6 +182,7 @@ func TestProducerCloseIsBoundedWhenTheBrokerHasGone_Case8_12(t *testing.T) {
 }
 
 func TestTransactorIsFenced(t *testing.T) {
+	t.Parallel()
 	c, _ := broker(t)
 	top := topic(t, c, 1)
 	ctx := ctxOf(t)
@@ -203,6 +213,7 @@ func TestTransactorIsFenced(t *testing.T) {
 }
 
 func TestTransactorCommitIsRetriedUntilKnown_Case2_04(t *testing.T) {
+	t.Parallel()
 	c, k := fake(t)
 	top := topic(t, c, 1)
 	ctx := ctxOf(t)

@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -33,7 +34,12 @@ var readerDefaults = map[string]string{
 }
 
 // consumer makes a consumer. Ones that only assign still need a group name, but never join it.
-func (c *Client) consumer(role map[string]any) (*kafka.Consumer, error) {
+//
+// fetchWait is how long the broker may hold back an empty answer, milliseconds: the end of a partition is only told in one, so a
+// reader that ends there asks for it soon.
+func (c *Client) consumer(role map[string]any, fetchWait string) (*kafka.Consumer, error) {
+	defaults := maps.Clone(readerDefaults)
+	defaults["fetch.wait.max.ms"] = fetchWait
 	set := map[string]any{
 		"group.id":                 "lapwing-reader",
 		"enable.auto.commit":       false,
@@ -43,7 +49,7 @@ func (c *Client) consumer(role map[string]any) (*kafka.Consumer, error) {
 		"isolation.level":          "read_committed",
 		"allow.auto.create.topics": false,
 	}
-	k, err := kafka.NewConsumer(c.config(readerDefaults, set, role))
+	k, err := kafka.NewConsumer(c.config(defaults, set, role))
 	if err != nil {
 		return nil, &Error{What: "the consumer could not be made", Where: c.scrub(err.Error()), Next: "correct the kafka properties", Err: err}
 	}
