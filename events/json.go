@@ -1,8 +1,6 @@
 package events
 
 import (
-	"bytes"
-	"fmt"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -533,67 +531,4 @@ func unescape(dst, s []byte) []byte {
 		i += 2
 	}
 	return dst
-}
-
-// rejection explains why the record cannot be read: first by what it looks like, then by position.
-func (d *Decoder) rejection(value []byte) Result {
-	r := Result{Outcome: Rejected, Reason: ReasonNotJSON}
-	if d.fail == ReasonEmpty {
-		r.Reason, r.Detail = ReasonEmpty, "the value has no content (a delete would be null, not empty)"
-		return r
-	}
-	if d.csv != nil {
-		r.Reason, r.Detail = d.fail, d.csv.detail
-		// A NUL inside a row is a fault of the row; one in front is a binary header.
-		if code, what := fingerprint(value); code != "" && (d.fail != ReasonNUL || value[0] == 0) {
-			r.Reason, r.Detail = code, what
-		}
-		return r
-	}
-	if code, what := fingerprint(value); code != "" {
-		r.Reason, r.Detail = code, what
-		return r
-	}
-	switch d.fail {
-	case failObject:
-		r.Reason = ReasonNotObject
-		r.Detail = fmt.Sprintf("the record is %s, not a JSON object", kindName(value[d.failAt]))
-	case failDeep:
-		r.Reason = ReasonTooDeep
-		r.Detail = fmt.Sprintf("byte %d: nested deeper than %d levels", d.failAt+1, MaxDepth)
-	case failEnd:
-		r.Detail = fmt.Sprintf("byte %d: %s", d.failAt+1, failEnd)
-	default:
-		r.Detail = fmt.Sprintf("byte %d: %s; found %s", d.failAt+1, d.fail, excerpt(value, d.failAt))
-		if rest := value[min(d.failAt, len(value)):]; bytes.HasPrefix(rest, []byte("NaN")) || bytes.HasPrefix(rest, []byte("Infinity")) {
-			r.Detail = fmt.Sprintf("byte %d: JSON has no NaN and no Infinity; write null for a missing value", d.failAt+1)
-		}
-	}
-	return r
-}
-
-func kindName(c byte) string {
-	switch c {
-	case '[':
-		return "an array"
-	case '"':
-		return "a string"
-	case 't', 'f':
-		return "true or false"
-	case 'n':
-		return "the word null"
-	}
-	return "a number"
-}
-
-// excerpt shows what stands at b[i:], briefly and in quotes.
-func excerpt(b []byte, i int) string {
-	if i >= len(b) {
-		return "the end"
-	}
-	s := b[i:]
-	if len(s) > 12 {
-		s = s[:12]
-	}
-	return fmt.Sprintf("%q", s)
 }
