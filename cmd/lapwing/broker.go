@@ -45,6 +45,7 @@ It runs until it is interrupted.`,
 				a.printf("broker at %s (for development: %s)\n", a.term.paint(bold, b.Addr()), kept)
 				a.printf("use it with   --brokers %s\n", b.Addr())
 			}
+			a.logs.release()
 			<-cmd.Context().Done()
 			return b.Close()
 		},

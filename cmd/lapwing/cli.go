@@ -35,6 +35,8 @@ type app struct {
 	stderr io.Writer // what the user sees beside it
 	log    *slog.Logger
 	scrub  *scrubber
+	logs   *holder
+	args   []string
 
 	configFile string
 	properties []string
@@ -54,7 +56,9 @@ func run(ctx context.Context, args []string, w world) (err error) {
 	a := &app{world: w, term: newTerminal(w.out, w.getenv), given: map[*pflag.Flag]boundFlag{}}
 	a.scrub = &scrubber{w: a.term.beside(w.err)}
 	a.stderr = a.scrub
-	a.log = newLog(a.stderr, isTerminal(w.err), slog.LevelInfo)
+	a.logs = &holder{w: a.stderr}
+	a.log = newLog(a.logs, isTerminal(w.err), slog.LevelInfo)
+	a.args = args
 	defer a.term.restore() // also on a panic: the trace must be readable, on a screen with a cursor
 	root := a.root()
 	root.SetArgs(args)
@@ -68,6 +72,9 @@ func run(ctx context.Context, args []string, w world) (err error) {
 		if !errors.As(err, &f) {
 			err = &fault{what: "interrupted", cause: err, code: exitInterrupted}
 		}
+	}
+	if err == nil {
+		a.logs.release()
 	}
 	printError(a.stderr, err)
 	return err
@@ -108,7 +115,13 @@ lapwing config shows what holds and where it came from.`,
 		Args:              a.noCommand,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetFlagErrorFunc(flagError)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		// lapwing trian --topic cars: the flag is unknown only because the command is.
+		if word := a.firstWord(cmd); cmd.HasSubCommands() && word != "" {
+			return unknownCommand(cmd, word)
+		}
+		return flagError(cmd, err)
+	})
 	root.SetUsageTemplate(a.usageTemplate())
 	root.AddGroup(
 		&cobra.Group{ID: groupRun, Title: "From history to scores:"},
@@ -215,6 +228,31 @@ func (a *app) noCommand(cmd *cobra.Command, args []string) error {
 	return unknownCommand(cmd, args[0])
 }
 
+// firstWord is the first argument after cmd's own name that is neither a flag nor a flag's value.
+func (a *app) firstWord(cmd *cobra.Command) string {
+	skip := strings.Count(cmd.CommandPath(), " ") // names of cmd and its parents among the arguments
+	for i := 0; i < len(a.args); i++ {
+		word := a.args[i]
+		if strings.HasPrefix(word, "-") {
+			name := strings.TrimLeft(word, "-")
+			f := cmd.Flag(name)
+			if f == nil && len(name) == 1 {
+				f = cmd.Flags().ShorthandLookup(name)
+			}
+			if f != nil && f.NoOptDefVal == "" {
+				i++
+			}
+			continue
+		}
+		if skip > 0 {
+			skip--
+			continue
+		}
+		return word
+	}
+	return ""
+}
+
 func unknownCommand(parent *cobra.Command, name string) error {
 	var names []string
 	for _, c := range parent.Commands() {
@@ -254,8 +292,14 @@ func flagError(cmd *cobra.Command, err error) error {
 	case errors.As(err, &bare):
 		return usage("--"+bare.GetFlag().Name+" needs a value", "", help)
 	case errors.As(err, &bad):
-		cause := bad.Unwrap().Error()
-		return usage(fmt.Sprintf("--%s: %q is not what it takes", bad.GetFlag().Name, bad.GetValue()), cause, help)
+		kind := map[string]string{
+			"int": "a whole number", "int64": "a whole number", "uint64": "a whole number from 0", "float64": "a number",
+			"duration": "a duration, such as 250ms, 10s or 1h30m", "bool": "true or false",
+		}[bad.GetFlag().Value.Type()]
+		if kind == "" {
+			kind = "what it takes"
+		}
+		return usage(fmt.Sprintf("--%s: %q is not %s", bad.GetFlag().Name, bad.GetValue(), kind), "", help)
 	}
 	return usage(err.Error(), "", help)
 }
@@ -405,7 +449,10 @@ func (a *app) configure(cmd *cobra.Command) (*effective, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.log = newLog(a.stderr, isTerminal(a.world.err), level)
+	a.log = newLog(a.logs, isTerminal(a.world.err), level)
+	if e.origin["log_level"] != "" { // asked for
+		a.logs.release()
+	}
 	return e, nil
 }
 

@@ -360,7 +360,7 @@ func TestCommandHelp(t *testing.T) {
 			t.Errorf("%s: short text %q", path, c.Short)
 		}
 		for _, line := range strings.Split(c.Long, "\n") {
-			if cells(line) > 100 {
+			if cells(line) > 110 {
 				t.Errorf("%s: %d cells wide: %s", path, cells(line), line)
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 
 	"github.com/lapwing-stream/lapwing/registry"
@@ -138,10 +139,26 @@ func explain(err error) *fault {
 		out.where = where
 	}
 	if out.where == "" {
+		if m := leadingPlace.FindStringSubmatch(out.what); m != nil {
+			out.where, out.what = m[1], m[2]
+		}
+	}
+	if out.next == "" {
+		if m := closingAdvice.FindStringSubmatch(out.what); m != nil {
+			out.what, out.next = m[1], m[2]
+		}
+	}
+	if out.where == "" {
 		out.what, out.where = splitLong(out.what)
 	}
 	return out
 }
+
+// A room's one-line error often begins with its place (FILE:LINE, topic T) and ends with advice after a joint.
+var (
+	leadingPlace  = regexp.MustCompile(`^(\S+:\d+|topic \S+?(?:, partition \d+)?(?:, offset \d+)?): (.+)$`)
+	closingAdvice = regexp.MustCompile(`^(.+?)(?:; |: )((?:add|check|choose|correct|create|give|name|raise|remove|rename|set|train|try|update|use|write) .+)$`)
+)
 
 // longLine is where a one-line error is worth breaking in two, in characters.
 const longLine = 100
@@ -222,7 +239,11 @@ func joined(err error) []error {
 	if errors.As(err, &f) {
 		return nil
 	}
+	whole := err.Error()
 	for err != nil {
+		if !strings.HasSuffix(whole, err.Error()) {
+			return nil // the causes of an error that has words of its own
+		}
 		if m, ok := err.(interface{ Unwrap() []error }); ok {
 			list := m.Unwrap()
 			if err.Error() == errors.Join(list...).Error() {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/lapwing-stream/lapwing/stream"
 )
 
@@ -33,7 +35,10 @@ func TestErrorsReadAsThreeLines(t *testing.T) {
 		{"plain", errors.New("it broke"), "lapwing: it broke\n"},
 		{"control characters", errors.New("it \x1b[31m broke"), "lapwing: it ·[31m broke\n"},
 		{"long", errors.New("topic cars, partition 3, offset 1234: the value is not a JSON object: unexpected end of the text after the key \"temp\", which began at byte 17 of 120"),
-			"lapwing: topic cars, partition 3, offset 1234\n  the value is not a JSON object: unexpected end of the text after the key \"temp\", which began at byte 17 of 120\n"},
+			"lapwing: the value is not a JSON object: unexpected end of the text after the key \"temp\", which began at byte 17 of 120\n  topic cars, partition 3, offset 1234\n"},
+		{"long without a place", errors.New("the value of the field is not what it was in the history that this model was trained on: a number was expected and a text was found there"),
+			"lapwing: the value of the field is not what it was in the history that this model was trained on\n  a number was expected and a text was found there\n"},
+		{"place and advice", errors.New("spec.yaml:3: there is no field temp; use one of a, b"), "lapwing: there is no field temp\n  spec.yaml:3\n  next: use one of a, b\n"},
 		{"joined", errors.Join(errors.New("one"), hinted{"two", "mend it"}), "lapwing: 2 things are wrong\n  one\n  two; mend it\n"},
 		{"joined, one", errors.Join(errors.New("one")), "lapwing: one\n"},
 		{"two causes", fmt.Errorf("%w and %w", errors.New("one"), errors.New("two")), "lapwing: one and two\n"},
@@ -72,12 +77,18 @@ func TestNearest(t *testing.T) {
 }
 
 func TestKafkaPropertiesAreKnown_Case8_02(t *testing.T) {
+	var all errgroup.Group
+	all.SetLimit(16) // each makes a client, which mostly waits
 	for _, p := range kafkaProperties {
-		err := (&stream.Options{Properties: map[string]string{"bootstrap.servers": "x:1", p: "nonsense"}}).Validate()
-		if err != nil && strings.Contains(err.Error(), "No such configuration property") {
-			t.Errorf("librdkafka has no %s", p)
-		}
+		all.Go(func() error {
+			err := (&stream.Options{Properties: map[string]string{"bootstrap.servers": "x:1", p: "nonsense"}}).Validate()
+			if err != nil && strings.Contains(err.Error(), "No such configuration property") {
+				t.Errorf("librdkafka has no %s", p)
+			}
+			return nil
+		})
 	}
+	all.Wait()
 	_, err := load(t, `kafka:
   enable.auto.commit: true
   isolation.level: read_uncommitted

@@ -139,6 +139,7 @@ func (a *app) generate(cmd *cobra.Command, o *generateFlags) error {
 	if err != nil {
 		return err
 	}
+	a.logs.release() // it may run for ever
 	begin := time.Now()
 	err = a.drive(ctx, fl, o, g, producer, begin)
 	// What was made is delivered also after Ctrl-C, which is how a source without --count ends.

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -36,6 +38,43 @@ func (c *cleanWriter) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	return len(p), nil
+}
+
+// holder keeps log lines back until it is known how a command begins: a command that fails at once says what,
+// where and what next, and nothing else. What was held is written by release, or dropped with the failure.
+type holder struct {
+	mu   sync.Mutex
+	w    io.Writer
+	held bytes.Buffer
+	open bool
+}
+
+// heldMost bounds what is kept back, in bytes; beyond it lines are written after all.
+const heldMost = 64 << 10
+
+func (h *holder) Write(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.open {
+		return h.w.Write(p)
+	}
+	h.held.Write(p)
+	if h.held.Len() > heldMost {
+		h.pour()
+	}
+	return len(p), nil
+}
+
+func (h *holder) release() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.pour()
+}
+
+func (h *holder) pour() {
+	h.open = true
+	h.w.Write(h.held.Bytes())
+	h.held.Reset()
 }
 
 func parseLevel(s string) (slog.Level, error) {

@@ -80,6 +80,7 @@ func (a *app) serve(cmd *cobra.Command) error {
 	a.announce(s, e, engineLine(engine))
 	watch, stop := context.WithCancel(ctx)
 	var watching sync.WaitGroup
+	watching.Go(func() { a.logWhenBegun(watch, s) })
 	if !a.json {
 		live := a.term.startLive()
 		if live != nil {
@@ -101,6 +102,34 @@ func (a *app) serve(cmd *cobra.Command) error {
 			clean(st.Stream), count(st.RecordsOut), count(st.Bad), count(st.Tombstones), count(st.Alerts))
 	}
 	return nil
+}
+
+// longestStart is when log lines are written even though no stream has begun.
+const longestStart = 15 * time.Second
+
+// logWhenBegun lets the log through once the server is past what may refuse its start.
+func (a *app) logWhenBegun(ctx context.Context, s *server.Server) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(longestStart)
+	for {
+		begun := true
+		for _, st := range s.Status().Streams {
+			begun = begun && (st.Consumes || st.RecordsIn > 0)
+		}
+		if begun {
+			a.logs.release()
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-late:
+			a.logs.release()
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // announce says at the start what goes where.

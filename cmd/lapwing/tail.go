@@ -73,6 +73,7 @@ func (a *app) tail(cmd *cobra.Command, what string, o *tailFlags) error {
 		return err
 	}
 	defer t.Close()
+	a.logs.release()
 	if !a.json && a.term.isTerminal() {
 		a.printf("%s\n", a.term.paint(faint, fmt.Sprintf("watching %s; Ctrl-C ends", clean(strings.Join(topics, ", ")))))
 	}
