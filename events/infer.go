@@ -22,6 +22,7 @@ const (
 	maxElements     = 64   // elements of an array that are looked at
 	maxSampleText   = 256  // bytes of a text that are compared
 	maxDistinctText = 256  // distinct texts beyond which a field is no category
+	manyNames       = 10   // names that differ in a number only: from here on they are instances, not kinds
 	wordyLength     = 48   // mean length beyond which text is prose
 )
 

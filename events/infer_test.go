@@ -79,6 +79,8 @@ func TestInferRules(t *testing.T) {
 		}, "", "UUIDs"},
 		{"serial", func(i int) any { return fmt.Sprintf(`"SN-%d-%d"`, rng.Uint32(), i) }, "", "none twice"},
 		{"unit", func(i int) any { return fmt.Sprintf(`"pump%d"`, i%100) }, "", "differ in a number only"},
+		{"machine", func(i int) any { return fmt.Sprintf(`"m%d"`, i%9) }, model.Category, ""},
+		{"car", func(i int) any { return fmt.Sprintf(`"car-%d"`, i%20) }, "", "20 names that differ in a number only"},
 		{"zip", func(i int) any { return fmt.Sprintf(`"0%04d"`, 1000+i%20) }, model.Category, ""},
 		{"note", func(i int) any {
 			return fmt.Sprintf(`"the operator wrote a longer remark about pump %d here"`, i%50)

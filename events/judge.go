@@ -333,7 +333,7 @@ func (in *inference) judgeText(c *column, p profile) {
 	case length > wordyLength*n || 2*spaced > n:
 		in.note(c.name, leftOutText+"free text (%d different, %d characters on average)", distinct, length/n)
 		return
-	case distinct > TopCategories && numbered(counts):
+	case distinct >= manyNames && numbered(counts):
 		in.note(c.name, leftOutText+"an identifier: %d names that differ in a number only", distinct)
 		return
 	case distinct > maxDistinctText || n < 2*distinct || distinct > 10 && n < 5*distinct:

@@ -129,7 +129,7 @@ func numbered(texts map[string]int) bool {
 	stem, first := "", true
 	for s := range texts {
 		t := strings.TrimRight(s, "0123456789")
-		if len(t) == len(s) || !first && t != stem {
+		if t == "" || len(t) == len(s) || !first && t != stem {
 			return false
 		}
 		stem, first = t, false
