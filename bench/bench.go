@@ -179,6 +179,9 @@ func (r *run) compare(ctx context.Context, suite, kase, metric, unit string, sub
 		if i == 0 && len(subjects) > 1 {
 			row.Ratio = map[string]float64{}
 			for j := 1; j < len(subjects); j++ {
+				if strings.HasPrefix(subjects[j].name, s.name) {
+					continue // another figure of our own, not a peer
+				}
 				var ratios []float64
 				for k := range values[0] {
 					ratios = append(ratios, values[0][k]/values[j][k])

@@ -154,6 +154,7 @@ func bareConsume(ctx context.Context, brokers, topic string, n int) (float64, er
 	c, err := kafka.NewConsumer(&kafka.ConfigMap{
 		"bootstrap.servers": brokers, "group.id": "bare", "enable.auto.commit": false, "auto.offset.reset": "earliest",
 		"fetch.queue.backoff.ms": 1, "queued.max.messages.kbytes": 65536, "queued.min.messages": 100_000, "fetch.wait.max.ms": 10,
+		"enable.metrics.push": false, "log_level": 0,
 	})
 	if err != nil {
 		return 0, err
