@@ -13,8 +13,14 @@ import (
 )
 
 const (
-	leastSteps  = 1000 // of Adam, where the history is small
-	leastEpochs = 3    // where it is large
+	// A run without Epochs makes usualEpochs passes, but leastSteps to mostSteps of Adam, and never fewer than leastEpochs.
+	// By experiment: of 40,000 rows of the generated fleet 1,000 steps leave faults unseen (recall 0.90 to 0.97 on three
+	// seeds, five minutes to detection) that 2,800 find (1.00, three and a half). On nine adbench sets of 129 to 7,200 rows, a
+	// tenth or more of them anomalous, 3,000 steps learn the anomalies too (mean average precision 0.42, with 1,000 0.52).
+	usualEpochs = 20
+	leastSteps  = 1000
+	mostSteps   = 3000
+	leastEpochs = 3
 	warmUpSteps = 50   // from 0 to the full rate; then a cosine to 0
 	evaluations = 30   // of the validation loss in a run, at most
 	// validationRows bounds what an evaluation costs; beyond it, evenly spread rows stand for all.
@@ -203,7 +209,7 @@ func schedule(step, total int) float64 {
 // descend runs Adam once and returns the weights with the lowest validation loss.
 func (j *job) descend(ctx context.Context, h *history, t kernels.Trainer, train []int32, held []float32, f *fitted) ([][]float32, error) {
 	perEpoch := (len(train) + f.batch - 1) / f.batch
-	total := max(leastSteps, leastEpochs*perEpoch)
+	total := max(leastSteps, min(usualEpochs*perEpoch, mostSteps), leastEpochs*perEpoch)
 	if j.Epochs > 0 {
 		total = j.Epochs * perEpoch
 	}

@@ -38,7 +38,7 @@ func TestTrainsAndPublishes(t *testing.T) {
 		}
 	}
 	o := quick("machines")
-	o.Epochs, o.Layers = 0, nil
+	o.Epochs, o.Layers = 15, nil
 	r := b.mustRun(o)
 	if got := strings.Join(stages, " "); got != "read fit judge publish" {
 		t.Errorf("stages %s", got)
@@ -295,7 +295,7 @@ func TestGiganticValues_Case4_06(t *testing.T) {
 	b := newBench(t)
 	b.topic("t", 2, values(2, rows...)...)
 	o := Defaults()
-	o.Topic, o.Model, o.Threads = "t", "m", 2
+	o.Topic, o.Model, o.Threads, o.Epochs = "t", "m", 2, 5
 	o.Spec = &model.Spec{Format: "json", Fields: []model.Field{{Name: "a", Type: model.Number}, {Name: "b", Type: model.Number}}}
 	rep := b.mustRun(o)
 	s, err := b.deps.Engine.Scorer(rep.Model.Program)
@@ -431,7 +431,7 @@ func TestJudgesByLabelOnly_Case4_17(t *testing.T) {
 	b := newBench(t)
 	b.topic("t", 2, values(2, rows...)...)
 	o := quick("t")
-	o.Epochs, o.Label = 0, "bad"
+	o.Epochs, o.Label = 15, "bad"
 	r := b.mustRun(o)
 	j := r.Judgement
 	if j == nil || !j.Defined || j.Positives != 6 || j.Labelled != 3000 || j.AUC < .99 || j.AveragePrecision < .8 || j.Recall < .8 {
@@ -629,7 +629,7 @@ func TestReportText(t *testing.T) {
 	records[99].Value = nil
 	b.topic("machines", 2, records...)
 	o := quick("machines")
-	o.Label, o.Epochs = "bad", 0
+	o.Label, o.Epochs = "bad", 15
 	r := b.mustRun(o)
 	var text strings.Builder
 	if err := r.Write(&text); err != nil {

@@ -46,7 +46,7 @@ type Options struct {
 	Spec      *model.Spec // what fields are; nil infers it from a sample; default nil
 
 	Layers       []int   // hidden widths, the code among them, columns; nil chooses them from the columns; default nil
-	Epochs       int     // passes over the training rows; 0 takes 3, or as many as 1,000 steps need; default 0
+	Epochs       int     // passes over the training rows; 0 takes 20, within 1,000 to 3,000 steps, and at least 3; default 0
 	BatchSize    int     // rows of a minibatch; default 256
 	LearningRate float64 // Adam's highest rate, reached after the warm-up, 1/step; default 0.003
 	Patience     int     // evaluations without a better validation loss before stopping, count; default 10
