@@ -12,6 +12,7 @@ type oracle struct {
 	weights    [][]float64 // by step; Gemms only
 	biases     [][]float64
 	parameters [][]float64 // the same memory: W0, B0, … of what the prediction depends on
+	steps      []int       // to which each of parameters belongs
 }
 
 func newOracle(p *kernels.Program, prediction kernels.Value) *oracle {
@@ -22,6 +23,7 @@ func newOracle(p *kernels.Program, prediction kernels.Value) *oracle {
 			o.weights[i], o.biases[i] = wide(g.W), wide(g.B)
 			if needed[i+1] {
 				o.parameters = append(o.parameters, o.weights[i], o.biases[i])
+				o.steps = append(o.steps, i, i)
 			}
 		}
 	}
@@ -158,7 +160,7 @@ func squares(a, b []float64) float64 {
 }
 
 // gradients are central differences. In float64 a step of 1e-6 leaves an error near 1e-10, and only a row
-// whose unit is within 1e-6 of a ReLU's kink could mislead it. Only what weights can change is evaluated
+// whose unit is within 1e-6 of a ReLU's kink could mislead it. Only what a weight can change is evaluated
 // again.
 func (o *oracle) gradients(rows []float32, prediction, target kernels.Value) [][]float64 {
 	const h = 1e-6
@@ -182,11 +184,13 @@ func (o *oracle) gradients(rows []float32, prediction, target kernels.Value) [][
 			moving = append(moving, i)
 		}
 	}
-	loss := func() float64 {
+	loss := func(from int) float64 {
 		sum := 0.0
 		for r, v := range values {
 			for _, i := range moving {
-				o.evaluate(i, v)
+				if i >= from {
+					o.evaluate(i, v)
+				}
 			}
 			// The target counts as constant, so it keeps its first value.
 			sum += squares(v[prediction], targets[r])
@@ -198,12 +202,13 @@ func (o *oracle) gradients(rows []float32, prediction, target kernels.Value) [][
 		all[i] = make([]float64, len(p))
 		for k, w := range p {
 			p[k] = w + h
-			up := loss()
+			up := loss(o.steps[i])
 			p[k] = w - h
-			down := loss()
+			down := loss(o.steps[i])
 			p[k] = w
 			all[i][k] = (up - down) / (2 * h)
 		}
+		loss(o.steps[i]) // leaves values as they were
 	}
 	return all
 }

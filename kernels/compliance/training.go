@@ -19,7 +19,7 @@ func gradients(t *testing.T, e kernels.Engine) {
 	for _, n := range tests {
 		t.Run(n.name, func(t *testing.T) {
 			tr := trainer(t, e, n, kernels.TrainOptions{MaxBatch: 37})
-			rows := n.rows(3)
+			rows := n.rows(2)
 			o := newOracle(n.p, n.prediction)
 			loss, got, err := tr.Gradients(rows)
 			if err != nil {
