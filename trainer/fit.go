@@ -21,8 +21,8 @@ const (
 	leastSteps  = 1000
 	mostSteps   = 3000
 	leastEpochs = 3
-	warmUpSteps = 50   // from 0 to the full rate; then a cosine to 0
-	evaluations = 30   // of the validation loss in a run, at most
+	warmUpSteps = 50 // from 0 to the full rate; then a cosine to 0
+	evaluations = 30 // of the validation loss in a run, at most
 	// validationRows bounds what an evaluation costs; beyond it, evenly spread rows stand for all.
 	validationRows = 16384
 	// A run whose validation loss is this many times that of the untrained network has diverged, even if finite.

@@ -1,0 +1,175 @@
+package trainer
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/lapwing-stream/lapwing/events"
+	"github.com/lapwing-stream/lapwing/model"
+	"github.com/lapwing-stream/lapwing/stream"
+)
+
+const (
+	// sampleRows is how much inference looks at, at least where there is as much and at most twice that.
+	sampleRows = 8192
+	// sampleWhole: topics up to this many offsets are read whole for the sample, since that takes less time than
+	// positioning a consumer for every stripe.
+	sampleWhole = 1 << 16
+	// sampleStripes are spread over each partition, so that a gap or an odd first hour does not decide.
+	sampleStripes = 8
+	// sampleBytes bounds the sample where records are large.
+	sampleBytes = 64 << 20
+)
+
+// stripes cuts ranges into up to sampleStripes short ones for each partition, from its beginning to its end.
+func stripes(ranges []stream.Range) [][]stream.Range {
+	if offsets(ranges) <= sampleWhole {
+		return [][]stream.Range{ranges}
+	}
+	each := int64(max(sampleRows/sampleStripes/len(ranges), 1))
+	out := make([][]stream.Range, sampleStripes)
+	for _, r := range ranges {
+		if r.To-r.From <= each*sampleStripes {
+			out[0] = append(out[0], r)
+			continue
+		}
+		for i := range int64(sampleStripes) {
+			from := r.From + (r.To-r.From-each)*i/(sampleStripes-1)
+			out[i] = append(out[i], stream.Range{Partition: r.Partition, From: from, To: from + each})
+		}
+	}
+	return out
+}
+
+// thinned keeps up to cap values of one partition, evenly spread over what it was given in offset order: when it is
+// full, every other one goes and only every second of those to come is taken. How many there will be need not be
+// known, which matters where a compacted topic is nearly all holes.
+type thinned struct {
+	values [][]byte
+	every  int
+	seen   int
+	size   int
+}
+
+func (t *thinned) add(value []byte, values, bytes int) {
+	t.seen++
+	if t.every == 0 {
+		t.every = 1
+	}
+	if (t.seen-1)%t.every != 0 {
+		return
+	}
+	t.values = append(t.values, slices.Clone(value))
+	t.size += len(value)
+	for len(t.values) > max(values, 1) || t.size > bytes && len(t.values) > 1 {
+		kept := t.values[:0]
+		t.size = 0
+		for i, v := range t.values {
+			if i%2 == 0 {
+				kept = append(kept, v)
+				t.size += len(v)
+			}
+		}
+		clear(t.values[len(kept):])
+		t.values = kept
+		t.every *= 2
+	}
+}
+
+// sample reads the values that inference looks at, in (partition, offset) order.
+func (j *job) sample(ctx context.Context, ranges []stream.Range) ([][]byte, error) {
+	// One list a partition and stripe: what is kept does not depend on which partition came first.
+	type place struct {
+		partition int32
+		stripe    int
+	}
+	kept := map[place]*thinned{}
+	n := 0
+	take := func(stripe int, ranges []stream.Range, values, bytes int) error {
+		_, err := j.each(ctx, ranges, func(b *stream.Batch) error {
+			defer b.Release()
+			for _, rec := range b.Records {
+				if rec.Value == nil {
+					continue
+				}
+				at := place{rec.Partition, stripe}
+				if kept[at] == nil {
+					kept[at] = &thinned{}
+				}
+				kept[at].add(rec.Value, values/len(ranges), bytes/len(ranges))
+				n++
+			}
+			return nil
+		})
+		return err
+	}
+	all := stripes(ranges)
+	for i, s := range all {
+		if len(s) == 0 {
+			continue
+		}
+		j.report(Progress{Stage: "read", TotalRecords: offsets(ranges)}, false)
+		if err := take(i, s, 2*sampleRows/len(all), sampleBytes/len(all)); err != nil {
+			return nil, err
+		}
+	}
+	if n < j.MinRows && len(all) > 1 {
+		// A compacted topic may be nearly all holes: look at everything.
+		clear(kept)
+		if err := take(0, ranges, 2*sampleRows, sampleBytes); err != nil {
+			return nil, err
+		}
+	}
+	places := slices.SortedFunc(maps.Keys(kept), func(a, b place) int {
+		return cmp.Or(cmp.Compare(a.partition, b.partition), cmp.Compare(a.stripe, b.stripe))
+	})
+	var out [][]byte
+	for _, p := range places {
+		out = append(out, kept[p].values...)
+	}
+	return out, nil
+}
+
+// spec returns the given spec or the inferred one, and the names of all fields that the sample shows.
+func (j *job) spec(ctx context.Context, ranges []stream.Range, r *Report) (model.Spec, []string, error) {
+	started := time.Now()
+	sample, err := j.sample(ctx, ranges)
+	if err != nil {
+		return model.Spec{}, nil, err
+	}
+	r.Seconds.Sample = time.Since(started).Seconds()
+	o := events.InferOptions{Format: j.Format, Label: j.Label, Exclude: j.Exclude, Key: j.Key, TimeField: j.Time, Header: j.Header, Delimiter: j.Delimiter}
+	if j.Spec != nil {
+		o.Format, o.Header, o.Delimiter = j.Spec.Format, j.Spec.Header, j.Spec.Delimiter
+		for _, f := range j.Spec.Fields {
+			if f.Name == j.Label {
+				return model.Spec{}, nil, &InputError{
+					What: fmt.Sprintf("field %s is the label and a feature: a model that sees the truth learns nothing else", f.Name),
+					Next: "remove " + f.Name + " from the spec, or do without the label",
+				}
+			}
+		}
+	}
+	inferred, notes, err := events.Infer(sample, o)
+	if j.Spec == nil && err != nil {
+		return model.Spec{}, nil, fmt.Errorf("topic %s: %w", j.Topic, err)
+	}
+	known := make([]string, 0, len(inferred.Fields)+len(notes))
+	for _, f := range inferred.Fields {
+		known = append(known, f.Name)
+	}
+	for _, n := range notes {
+		known = append(known, n.Name)
+	}
+	slices.Sort(known)
+	known = slices.Compact(known)
+	if j.Spec != nil {
+		return *j.Spec, known, nil
+	}
+	r.Inferred, r.Notes = true, notes
+	return inferred, known, nil
+}

@@ -1,0 +1,178 @@
+package trainer
+
+import (
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/lapwing-stream/lapwing/events"
+	"github.com/lapwing-stream/lapwing/model"
+	"github.com/lapwing-stream/lapwing/stream"
+)
+
+// count fills in ranges, rows and what was left out.
+func (j *job) count(h *history, results []stream.RangeResult, r *Report) {
+	lost := map[int32]int64{}
+	for _, res := range results {
+		lost[res.Range.Partition] += res.Lost
+	}
+	all := map[string]*LeftOut{}
+	for i := range h.partitions {
+		p := &h.partitions[i]
+		r.Ranges = append(r.Ranges, model.PartitionRange{Partition: p.Partition, From: p.From, To: p.To, Records: p.records, Lost: lost[p.Partition]})
+		r.Partial += p.partial
+		for reason, l := range p.leftOut {
+			to := all[reason]
+			if to == nil {
+				to = &LeftOut{Reason: reason}
+				all[reason] = to
+			}
+			to.Count += l.Count
+			to.Examples = append(to.Examples, l.Examples[:min(len(l.Examples), examples-len(to.Examples))]...)
+		}
+	}
+	r.Rows = model.Rows{Read: h.read, Used: int64(h.n)}
+	for _, reason := range slices.Sorted(maps.Keys(all)) {
+		if r.Rows.LeftOut == nil {
+			r.Rows.LeftOut = map[string]int64{}
+		}
+		r.Rows.LeftOut[reason] = all[reason].Count
+		r.LeftOut = append(r.LeftOut, *all[reason])
+	}
+	slices.SortStableFunc(r.LeftOut, func(a, b LeftOut) int { return int(min(max(b.Count-a.Count, -1), 1)) })
+	r.Spec = h.spec
+	r.RecordsPerDay = perDay(h)
+}
+
+// perDay is the topic's rate in event time, from the middle nine tenths of the sampled times, so that one record
+// dated 2262 changes nothing; 0 = not known.
+func perDay(h *history) float64 {
+	var times []int64
+	for i := range h.partitions {
+		times = append(times, h.partitions[i].times...)
+	}
+	slices.Sort(times)
+	if len(times) < 20 {
+		return 0
+	}
+	weight := float64(h.n) / float64(len(times)) // rows that one sampled time stands for
+	cut := len(times) / 20
+	times = times[cut : len(times)-cut]
+	span := float64(times[len(times)-1] - times[0])
+	if span <= 0 {
+		return 0
+	}
+	return float64(len(times)-1) * weight / span * 86_400_000
+}
+
+// Reasons for which a record is no row although serve makes no dead letter of it.
+const (
+	tombstone = "tombstone"
+	notFinite = "not_finite"
+)
+
+func (l *LeftOut) rejected() bool { return l.Reason != tombstone && l.Reason != notFinite }
+
+// rejects counts the records that serve would send to the dead-letter topic.
+func rejects(left []LeftOut) (n int64) {
+	for _, l := range left {
+		if l.rejected() {
+			n += l.Count
+		}
+	}
+	return n
+}
+
+// usable says whether a model may be made from what was read.
+func (j *job) usable(h *history, known []string, r *Report) error {
+	if n := rejects(r.LeftOut); float64(n) > j.MaxRejected*float64(r.Rows.Read) {
+		return rejectedError(j, r)
+	}
+	var lost int64
+	for _, p := range r.Ranges {
+		lost += p.Lost
+	}
+	if total := offsets(j.ranges(r)); lost > 0 {
+		j.Log.Warn("retention deleted records while the history was read", "topic", j.Topic, "lost_offsets", lost, "of", total)
+		if float64(lost) > j.MaxLost*float64(total) {
+			return lostError(j, lost, total)
+		}
+	}
+	if h.n < j.MinRows {
+		return tooFewRowsError(j, r)
+	}
+	var gone []absentField
+	for i := range h.fields {
+		c := &h.fields[i]
+		if c.Read+c.NumericText+c.NotFinite+c.Unseen == 0 {
+			name := h.spec.Fields[i].Name
+			gone = append(gone, absentField{name: name, nearest: nearest(name, without(known, name)), wrongType: c.Wrong()})
+		}
+	}
+	if gone != nil {
+		return &absentFieldsError{topic: j.Topic, rows: h.n, fields: gone}
+	}
+	return nil
+}
+
+func (j *job) ranges(r *Report) []stream.Range {
+	out := make([]stream.Range, len(r.Ranges))
+	for i, p := range r.Ranges {
+		out[i] = stream.Range{Partition: p.Partition, From: p.From, To: p.To}
+	}
+	return out
+}
+
+func without(names []string, name string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == name })
+}
+
+// nearest is the name with the fewest edits, ignoring case and what stands before the last dot; "" without names.
+func nearest(name string, names []string) string {
+	short := func(s string) string { return strings.ToLower(s[strings.LastIndexByte(s, '.')+1:]) }
+	best, at := math.MaxInt, ""
+	for _, n := range names {
+		if d := min(edits(strings.ToLower(name), strings.ToLower(n)), edits(short(name), short(n))+1); d < best {
+			best, at = d, n
+		}
+	}
+	return at
+}
+
+// edits is Levenshtein's distance.
+func edits(a, b string) int {
+	x, y := []rune(a), []rune(b)
+	row := make([]int, len(y)+1)
+	for i := range row {
+		row[i] = i
+	}
+	for i, c := range x {
+		diagonal := row[0]
+		row[0] = i + 1
+		for k, d := range y {
+			cost := diagonal
+			if c != d {
+				cost++
+			}
+			diagonal = row[k+1]
+			row[k+1] = min(cost, row[k]+1, row[k+1]+1)
+		}
+	}
+	return row[len(y)]
+}
+
+func addCounts(to *events.FieldCounts, n events.FieldCounts) {
+	to.Name = n.Name
+	to.Read += n.Read
+	to.NumericText += n.NumericText
+	to.Absent += n.Absent
+	to.Null += n.Null
+	to.NotFinite += n.NotFinite
+	to.Unseen += n.Unseen
+	to.WrongBool += n.WrongBool
+	to.WrongText += n.WrongText
+	to.WrongObject += n.WrongObject
+	to.WrongArray += n.WrongArray
+	to.WrongNumber += n.WrongNumber
+}
