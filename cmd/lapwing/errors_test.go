@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/lapwing-stream/lapwing/registry"
 	"github.com/lapwing-stream/lapwing/stream"
 )
 
@@ -57,7 +58,7 @@ func TestExitCodes(t *testing.T) {
 		want int
 	}{
 		{nil, 0}, {errors.New("x"), 1}, {usage("x", "", ""), 2}, {fmt.Errorf("a: %w", usage("x", "", "")), 2},
-		{&fault{what: "x", code: exitOvertaken}, 3}, {fmt.Errorf("a: %w", context.Canceled), 130}, {&faults{code: exitUsage}, 2},
+		{fmt.Errorf("a: %w", &registry.OvertakenError{}), 3}, {fmt.Errorf("a: %w", context.Canceled), 130}, {&faults{code: exitUsage}, 2},
 	} {
 		if got := exitCode(c.err); got != c.want {
 			t.Errorf("%v exits with %d, want %d", c.err, got, c.want)

@@ -220,7 +220,7 @@ func (a *app) showModel(cmd *cobra.Command, r *registry.Registry, e *effective, 
 // describe says what a model is and what it was made from.
 func (a *app) describe(manifest registry.Manifest, m *model.Model) {
 	line := func(label, format string, args ...any) {
-		a.printf("%-10s %s\n", label, clean(fmt.Sprintf(format, args...)))
+		a.printf("%s", a.term.wrap(fmt.Sprintf("%-10s %s\n", label, clean(fmt.Sprintf(format, args...))), 13))
 	}
 	a.printf("%s\n", a.term.paint(bold, manifest.String()))
 	line("published", "%s by %s", manifest.Created.UTC().Format(time.RFC3339), manifest.By)

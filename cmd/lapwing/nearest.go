@@ -1,9 +1,6 @@
 package main
 
-import (
-	"slices"
-	"strings"
-)
+import "strings"
 
 // nearest gives the candidate that a mistyped name most likely means, or "" where none is close: at most a
 // third of the longer name may differ.
@@ -46,19 +43,4 @@ func distance(a, b string) int {
 		before, last = last, row
 	}
 	return last[len(y)]
-}
-
-// meant words the suggestion for a mistyped name: the nearest one, or else the names there are.
-func meant(name string, candidates []string) string {
-	if n := nearest(name, candidates); n != "" {
-		return "did you mean " + n + "?"
-	}
-	sorted := slices.Sorted(slices.Values(candidates))
-	if len(sorted) == 0 {
-		return ""
-	}
-	if len(sorted) > 12 {
-		return ""
-	}
-	return "one of " + strings.Join(sorted, ", ")
 }

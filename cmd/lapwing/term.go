@@ -147,6 +147,33 @@ func padLeft(s string, width int) string {
 	return s
 }
 
+// wrap breaks lines that are wider than the terminal at spaces; what follows is indented. Piped text stays as
+// it is, for programs that read lines.
+func (t *terminal) wrap(text string, indent int) string {
+	if !t.isTerminal() {
+		return text
+	}
+	width, _ := t.size()
+	if width < indent+20 {
+		return text
+	}
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\n")
+		for cells(line) > width {
+			cut := ansi.Truncate(line, width, "")
+			i := strings.LastIndexByte(cut, ' ')
+			if i <= indent { // one long word
+				break
+			}
+			b.WriteString(line[:i] + "\n")
+			line = strings.Repeat(" ", indent) + strings.TrimLeft(line[i:], " ")
+		}
+		b.WriteString(line + "\n")
+	}
+	return b.String()
+}
+
 // clean makes text from outside harmless on a terminal: control characters, the escape among them, and
 // characters that change the direction of what follows become visible, line ends a space.
 func clean(s string) string {

@@ -131,9 +131,11 @@ func (a *app) train(cmd *cobra.Command, o *trainFlags) error {
 	case o.dryRun:
 		return writeDryRun(a.term, report)
 	}
-	if err := report.Write(a.term); err != nil {
+	var text strings.Builder
+	if err := report.Write(&text); err != nil {
 		return err
 	}
+	a.printf("%s", a.term.wrap(text.String(), 14))
 	a.printf("%-11s %s on %s\n", "took", seconds(time.Duration((report.Seconds.Read+report.Seconds.Fit+report.Seconds.Judge+report.Seconds.Publish)*float64(time.Second))), engineLine(engine))
 	a.printf("\nnext:\n")
 	for _, line := range next {
