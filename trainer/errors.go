@@ -43,7 +43,7 @@ func emptyError(topic string, partitions int) error {
 }
 
 func tooFewRowsError(j *job, r *Report) error {
-	what := fmt.Sprintf("%d usable rows of %d read", r.Rows.Used, r.Rows.Read)
+	what := fmt.Sprintf("%s of %d read", plural(r.Rows.Used, "usable row"), r.Rows.Read)
 	if len(r.LeftOut) > 0 {
 		what += ": " + leftOutList(r.LeftOut)
 	}

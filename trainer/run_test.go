@@ -215,6 +215,15 @@ func TestTooFewRows_Case4_03(t *testing.T) {
 		t.Errorf("warnings %q", r.Warnings)
 	}
 
+	// Nothing can be inferred from these, and that is not what is wrong with them.
+	b.topic("single", 1, values(1, machine(6, 1)...)...)
+	if _, err := b.run(quick("single")); !errors.Is(err, ErrTooFewRows) || !strings.Contains(err.Error(), "1 usable row of 1 read; need") {
+		t.Errorf("one row: %v", err)
+	}
+	b.topic("deleted", 1, stream.Record{Key: []byte("a")}, stream.Record{Key: []byte("b")})
+	if _, err := b.run(quick("deleted")); !errors.Is(err, ErrTooFewRows) || !strings.Contains(err.Error(), "0 usable rows of 2 read: 2 tombstones") {
+		t.Errorf("tombstones: %v", err)
+	}
 	b.topic("empty", 2)
 	if _, err := b.run(quick("empty")); !errors.Is(err, ErrTooFewRows) || !strings.Contains(err.Error(), "empty") {
 		t.Errorf("an empty topic: %v", err)

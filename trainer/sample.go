@@ -80,28 +80,29 @@ func (t *thinned) add(value []byte, values, bytes int) {
 	}
 }
 
-// sample reads the values that inference looks at, in (partition, offset) order.
-func (j *job) sample(ctx context.Context, ranges []stream.Range) ([][]byte, error) {
+// sample reads the values that inference looks at, in (partition, offset) order. It also says how many records it
+// passed and how many of them had a value; where that is fewer than MinRows, it has passed all.
+func (j *job) sample(ctx context.Context, ranges []stream.Range) (values [][]byte, read, valued int64, err error) {
 	// One list a partition and stripe: what is kept does not depend on which partition came first.
 	type place struct {
 		partition int32
 		stripe    int
 	}
 	kept := map[place]*thinned{}
-	n := 0
 	take := func(stripe int, ranges []stream.Range, values, bytes int) error {
 		_, err := j.each(ctx, ranges, func(b *stream.Batch) error {
 			defer b.Release()
+			read += int64(len(b.Records))
 			for _, rec := range b.Records {
 				if rec.Value == nil {
 					continue
 				}
+				valued++
 				at := place{rec.Partition, stripe}
 				if kept[at] == nil {
 					kept[at] = &thinned{}
 				}
 				kept[at].add(rec.Value, values/len(ranges), bytes/len(ranges))
-				n++
 			}
 			return nil
 		})
@@ -114,30 +115,30 @@ func (j *job) sample(ctx context.Context, ranges []stream.Range) ([][]byte, erro
 		}
 		j.report(Progress{Stage: "read", TotalRecords: offsets(ranges)}, false)
 		if err := take(i, s, 2*sampleRows/len(all), sampleBytes/len(all)); err != nil {
-			return nil, err
+			return nil, 0, 0, err
 		}
 	}
-	if n < j.MinRows && len(all) > 1 {
+	if valued < int64(j.MinRows) && len(all) > 1 {
 		// A compacted topic may be nearly all holes: look at everything.
 		clear(kept)
+		read, valued = 0, 0
 		if err := take(0, ranges, 2*sampleRows, sampleBytes); err != nil {
-			return nil, err
+			return nil, 0, 0, err
 		}
 	}
 	places := slices.SortedFunc(maps.Keys(kept), func(a, b place) int {
 		return cmp.Or(cmp.Compare(a.partition, b.partition), cmp.Compare(a.stripe, b.stripe))
 	})
-	var out [][]byte
 	for _, p := range places {
-		out = append(out, kept[p].values...)
+		values = append(values, kept[p].values...)
 	}
-	return out, nil
+	return values, read, valued, nil
 }
 
 // spec returns the given spec or the inferred one, and the names of all fields that the sample shows.
 func (j *job) spec(ctx context.Context, ranges []stream.Range, r *Report) (model.Spec, []string, error) {
 	started := time.Now()
-	sample, err := j.sample(ctx, ranges)
+	sample, read, valued, err := j.sample(ctx, ranges)
 	if err != nil {
 		return model.Spec{}, nil, err
 	}
@@ -155,6 +156,14 @@ func (j *job) spec(ctx context.Context, ranges []stream.Range, r *Report) (model
 		}
 	}
 	inferred, notes, err := events.Infer(sample, o)
+	if err != nil && valued < int64(j.MinRows) {
+		// That there are too few is the plainer truth than what cannot be told from them.
+		r.Rows = model.Rows{Read: read, Used: valued}
+		if n := read - valued; n > 0 {
+			r.LeftOut = []LeftOut{{Reason: tombstone, Count: n}}
+		}
+		return model.Spec{}, nil, tooFewRowsError(j, r)
+	}
 	if j.Spec == nil && err != nil {
 		return model.Spec{}, nil, fmt.Errorf("topic %s: %w", j.Topic, err)
 	}
