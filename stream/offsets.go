@@ -65,20 +65,31 @@ func (c *Client) listOffsets(ctx context.Context, tps []TopicPartition, spec kaf
 	for _, tp := range tps {
 		ask[kafka.TopicPartition{Topic: intern(names, tp.Topic), Partition: tp.Partition}] = spec
 	}
-	r, err := c.admin.ListOffsets(ctx, ask, kafka.SetAdminIsolationLevel(level))
-	if err != nil {
-		return nil, c.adminErr("offsets could not be read", "topic "+tps[0].Topic, err)
-	}
-	for tp, info := range r.ResultInfos {
-		if info.Error.Code() != kafka.ErrNoError {
-			return nil, c.adminErr("offsets could not be read", fmt.Sprintf("topic %s, partition %d", *tp.Topic, tp.Partition), info.Error)
+	for {
+		r, err := c.admin.ListOffsets(ctx, ask, kafka.SetAdminIsolationLevel(level))
+		where := "topic " + tps[0].Topic
+		for tp, info := range r.ResultInfos {
+			if info.Error.Code() != kafka.ErrNoError && err == nil {
+				err, where = info.Error, fmt.Sprintf("topic %s, partition %d", *tp.Topic, tp.Partition)
+			}
+			out[TopicPartition{*tp.Topic, tp.Partition}] = int64(info.Offset)
 		}
-		out[TopicPartition{*tp.Topic, tp.Partition}] = int64(info.Offset)
+		if err == nil && len(out) != len(tps) {
+			err = fmt.Errorf("%d of %d partitions answered", len(out), len(tps))
+		}
+		switch code(err) {
+		case kafka.ErrNoError:
+			if err == nil {
+				return out, nil
+			}
+		case kafka.ErrNotLeaderForPartition, kafka.ErrLeaderNotAvailable, kafka.ErrFencedLeaderEpoch, kafka.ErrUnknownLeaderEpoch, kafka.ErrOffsetNotAvailable:
+			// A new topic's leaders are known before they lead, and an election leaves old ones named.
+			if pause(ctx, 0) {
+				continue
+			}
+		}
+		return nil, c.adminErr("offsets could not be read", where, err)
 	}
-	if len(out) != len(tps) {
-		return nil, c.adminErr("offsets could not be read", "topic "+tps[0].Topic, fmt.Errorf("%d of %d partitions answered", len(out), len(tps)))
-	}
-	return out, nil
 }
 
 func intern(names map[string]*string, topic string) *string {

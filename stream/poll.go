@@ -574,6 +574,8 @@ func (p *poller) failed(e kafka.Error) {
 		p.g.mu.Lock()
 		p.g.inGroup = false
 		p.g.mu.Unlock()
+	case kafka.ErrAllBrokersDown, kafka.ErrTransport, kafka.ErrResolve:
+		return // librdkafka tries on, and its log lines, folded, have said so
 	}
 	if e.IsFatal() {
 		p.fatal = e
