@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os/exec"
 	"slices"
 	"strconv"
 	"testing"
@@ -24,11 +25,17 @@ const (
 
 // script is a history followed by live traffic, both played from one fleet.
 type script struct {
-	options       fleet.Options
 	history, live int // records
-	retrain       int // live records that a second model is trained on as well; it judges what follows
+	lead          int // live records before the first fault
+	episodes      int
 	layers        []int
 	steps         int
+}
+
+func (s script) options(seed uint64) fleet.Options {
+	o := fleet.Options{Seed: seed}
+	o.Faults.Stretches = []fleet.Stretch{{After: o.Span(s.history + s.lead), Over: o.Span(s.live - s.lead), Episodes: s.episodes}}
+	return o
 }
 
 // row is one record as a detector and its judge need it.
@@ -163,7 +170,7 @@ func (d detector) score(t testing.TB, values []float32) []float32 {
 	return scores
 }
 
-// raised is the row at which an alert was raised.
+// alerts gives the rows, from the given one on, at which an alert is raised.
 func (d detector) alerts(t testing.TB, p *played, from int) []int {
 	type state struct {
 		above, below int
@@ -202,7 +209,7 @@ type outcome struct {
 	missed []string
 }
 
-// judge trains on the first trained rows and judges the rows after them; ranges come from the history.
+// judge trains on the first rows, so many as trained, and judges those after them. Ranges are the history's.
 func (s script) judge(t testing.TB, p *played, trained int) outcome {
 	t.Helper()
 	d := train(t, p.values[:trained*width], s.layers, s.steps)
@@ -247,19 +254,36 @@ func (o outcome) String() string {
 
 // TestFaultsAreFoundButNoCaricature holds the fleet to what makes it a fair example: a plain autoencoder
 // finds its faults, yet for most of them no single field has left its usual range when the alert is raised.
+// The figures move by a few hundredths with the training; the bounds are those promised to users.
 func TestFaultsAreFoundButNoCaricature(t *testing.T) {
-	s := script{history: 100_000, live: 120_000, layers: []int{14,7,14}, steps: 4000}
-	for seed := range uint64(3) {
-		t.Run(fmt.Sprint(seed+1), func(t *testing.T) {
-			t.Parallel()
-			o := fleet.Options{Seed: seed + 1}
-			o.Faults.Stretches = []fleet.Stretch{{After: o.Span(s.history) + 20*time.Minute, Over: o.Span(s.live) - 20*time.Minute, Episodes: 24}}
-			began := time.Now()
-			p := play(t, o, s.history+s.live)
-			mid := time.Now()
-			got := s.judge(t, p, s.history)
-			t.Log(mid.Sub(began), time.Since(mid))
-			t.Log(got)
+	s := script{history: 100_000, lead: 15_000, live: 130_000, episodes: 24, layers: []int{36, 6, 36}, steps: 3000}
+	if raceDetector {
+		// The detector makes this arithmetic some fifteen times slower and has nothing to find in it (the
+		// engine's own tests are where it looks): the test runs again in a process without it.
+		out, err := exec.Command("go", "test", "-count=1", "-v", "-run", "^"+t.Name()+"$", ".").CombinedOutput()
+		t.Logf("%s", out)
+		if err != nil || !bytes.Contains(out, []byte("--- PASS: "+t.Name())) {
+			t.Errorf("without the race detector: %v", err)
+		}
+		return
+	}
+	for seed := uint64(1); seed <= 3; seed++ {
+		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
+			p := play(t, s.options(seed), s.history+s.live)
+			check := func(name string, o outcome) {
+				t.Logf("%s: %v", name, o)
+				if o.Precision < .8 || o.Recall < .8 || o.inside < .5 {
+					t.Errorf("%s: %v; want precision and recall of at least .8, and at least half of the found inside", name, o)
+				}
+				if o.Episodes < 20 || len(o.kinds) < 4 {
+					t.Errorf("%s: %d episodes of %d kinds; want at least 20 of 4", name, o.Episodes, len(o.kinds))
+				}
+			}
+			check("first model", s.judge(t, p, s.history))
+			if seed == 1 {
+				// What a second training may read without meeting a fault.
+				check("second model", s.judge(t, p, s.history+s.lead))
+			}
 		})
 	}
 }

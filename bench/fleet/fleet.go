@@ -146,7 +146,6 @@ type Record struct {
 
 // Fleet makes records. It is for one goroutine.
 type Fleet struct {
-	o       Options
 	cars    []car
 	next    int   // index in cars of the next record's
 	elapsed int64 // seconds from start of the running interval
@@ -163,7 +162,7 @@ func New(o Options) (*Fleet, error) {
 		return nil, err
 	}
 	o = o.WithDefaults()
-	f := &Fleet{o: o, start: o.Start.Unix(), step: int64(o.Interval / time.Second)}
+	f := &Fleet{start: o.Start.Unix(), step: int64(o.Interval / time.Second)}
 	f.cars = make([]car, o.Cars)
 	for i := range f.cars {
 		// Phases rise with the index, so that going through the cars is going forward in time.
