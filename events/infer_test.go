@@ -68,6 +68,7 @@ func TestInferRules(t *testing.T) {
 		{"when_at", func(i int) any { return fmt.Sprintf(`"2020-09-13 12:%02d:%02d"`, i/60%60, i%60) }, "", "text: a timestamp"},
 		{"day", func(i int) any { return fmt.Sprintf(`"%02d.%02d.2025 08:00:00"`, i%28+1, i%12+1) }, "", "a form of its own"},
 		{"n", func(i int) any { return i }, "", "a counter: it rises"},
+		{"sent_twice", func(i int) any { return i - i/150 }, "", "a counter: it rises"},
 		{"row", func(i int) any { return perm[i] }, "", "none twice"},
 		{"account", func(i int) any { return 10000000 + rng.IntN(1e7)*8 + i%8 }, "", "whole numbers of one length"},
 		{"hash", func(i int) any { return int64(45035996273704963) + int64(i)*1000003 }, "", "an identifier"},

@@ -249,20 +249,24 @@ func stepsBack(values []float64) int {
 // counterLike says why whole numbers name things rather than measure them.
 func counterLike(sorted, inOrder []float64, wide, fixed bool) string {
 	n := float64(len(sorted))
+	repeats := 0
 	for i := 1; i < len(sorted); i++ {
 		if sorted[i] == sorted[i-1] {
-			return ""
+			repeats++
 		}
 	}
-	if len(sorted) < 10 {
+	// A producer that sends at least once repeats a record now and then, and the record's number with it.
+	if len(sorted) < 10 || 100*repeats > len(sorted) {
 		return ""
 	}
 	rises := len(inOrder) - 1 - stepsBack(inOrder)
 	switch {
-	case wide:
+	case wide && repeats == 0:
 		return "an identifier: whole numbers of 16 digits and more, none twice"
 	case 100*rises >= 99*(len(inOrder)-1) && len(inOrder) >= 20:
-		return fmt.Sprintf("a counter: it rises from record to record (%.0f to %.0f)", inOrder[0], inOrder[len(inOrder)-1])
+		return fmt.Sprintf("a counter: it rises from record to record (%.0f to %.0f)", sorted[0], sorted[len(sorted)-1])
+	case repeats > 0:
+		return ""
 	// Drawn at random from R values, n are all different with probability about exp(−n²/2R): e⁻¹⁰ at R = n²/20.
 	case sorted[len(sorted)-1]-sorted[0]+1 <= max(n*n/20, n):
 		return fmt.Sprintf("an identifier: %d whole numbers between %.0f and %.0f, none twice", len(sorted), sorted[0], sorted[len(sorted)-1])
