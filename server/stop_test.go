@@ -19,7 +19,7 @@ func TestCleanStop_Case6_08(t *testing.T) {
 	b := newBed(t)
 	b.topic("cars", 4)
 	b.publish("cars", testModel(t, plainSpec, 1, 5), "live")
-	const total = 40_000
+	const total = 16_000
 	var feeding sync.WaitGroup
 	feeding.Go(func() {
 		for from := 0; from < total; from += 2000 {
@@ -92,36 +92,41 @@ func TestMembersComeAndGo_Case6_09(t *testing.T) {
 	b := newBed(t)
 	b.topic("cars", 6)
 	b.publish("cars", testModel(t, plainSpec, 1, 5), "live")
-	const total = 30_000
 	o := oneStream("cars")
 	o.MaxBatch = 128
 	first := b.serve(o)
 	first.ready()
 	var feeding sync.WaitGroup
 	stop := make(chan struct{})
+	total := 0
 	feeding.Go(func() {
-		for from := 0; from < total; from += 1000 {
-			b.produce(b.events("cars", 6, from, 1000)...)
+		for more := true; more; total += 600 {
+			b.produce(b.events("cars", 6, total, 600)...)
+			select {
+			case <-stop:
+				more = false
+			default:
+			}
 		}
-		close(stop)
 	})
 	taken := func(s *serving) int64 { return s.Status().Streams[0].RecordsOut }
 	others := int64(0)
-	for fed := false; !fed; {
+	for range 3 {
 		second := b.serve(o)
-		await(t, "a share for the second copy", func() bool {
-			select {
-			case <-stop:
-				fed = true
-			default:
-			}
-			return fed || taken(second) > 0
-		})
+		await(t, "a share for the second copy", func() bool { return taken(second) > 0 })
 		second.stop()
 		others += taken(second)
 	}
+	close(stop)
 	feeding.Wait()
-	await(t, "all records", func() bool { return taken(first)+others >= total })
+	defer func() {
+		if t.Failed() {
+			st := first.Status().Streams[0]
+			st.Latency = LatencyCounts{}
+			t.Logf("first copy: %+v\nby others: %d", st, others)
+		}
+	}()
+	await(t, "all records", func() bool { return taken(first)+others >= int64(total) })
 	first.stop()
 	if d := b.audit([]string{"cars"}, "cars.scores", "cars.dlq"); len(d) > 0 {
 		t.Errorf("%d records came more than once", len(d))
@@ -173,7 +178,7 @@ func TestAlertsOverRestarts(t *testing.T) {
 	taken := int64(0)
 	for taken < 1200 {
 		s := b.serve(options("parts"))
-		s.settled(min(150, 1200-taken))
+		s.settled(min(400, 1200-taken))
 		s.stop()
 		taken += s.Status().Streams[0].RecordsOut
 	}

@@ -74,14 +74,14 @@ func TestHotSwap_Case6_01(t *testing.T) {
 // TestSwapMemory_Case6_02: many versions leave neither memory nor goroutines behind.
 func TestSwapMemory_Case6_02(t *testing.T) {
 	wide := model.Spec{Format: "json"}
-	for i := range 200 {
+	for i := range 60 {
 		wide.Fields = append(wide.Fields, model.Field{Name: fmt.Sprint("f", i), Type: model.Number})
 	}
 	data := [2][]byte{testModel(t, wide, 1, 5), testModel(t, wide, 2, 5)}
 	s := newSlot(&StreamOptions{Model: "cars", Alias: "live"}, slog.New(&logBook{}), newMetricSet().stream("cars.scores"))
 	var before, after runtime.MemStats
 	goroutines := 0
-	const rounds = 300
+	const rounds = 120
 	for v := 1; v <= rounds; v++ {
 		m := registry.Manifest{Name: "cars", Version: v, Digest: fmt.Sprint(v)}
 		s.take(cpu.New(), registry.Change{Ref: s.ref, Manifest: m, Data: data[v%2]}, func() bool { return false })
