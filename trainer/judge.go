@@ -270,18 +270,24 @@ func worst(h *history, p *kernels.Program, s kernels.Scorer) ([]FieldFit, error)
 	fields := h.spec.ColumnFields()
 	residual := make([]float64, len(h.spec.Fields))
 	sum, squares := make([]float64, h.width), make([]float64, h.width)
-	score, parts := make([]float32, 1), make([]float32, h.width)
-	for i := range n {
-		row := h.row(int(int64(i) * int64(h.n) / int64(n)))
-		if err := s.Score(row, kernels.Output{Score: score, Contributions: parts}); err != nil {
+	rows := make([]float32, 0, chunkRows*h.width)
+	score, parts := make([]float32, chunkRows), make([]float32, chunkRows*h.width)
+	for from := 0; from < n; from += chunkRows {
+		m := min(n-from, chunkRows)
+		rows = rows[:0]
+		for i := range m {
+			rows = append(rows, h.row(int(int64(from+i)*int64(h.n)/int64(n)))...)
+		}
+		if err := s.Score(rows, kernels.Output{Score: score[:m], Contributions: parts[:m*h.width]}); err != nil {
 			return nil, err
 		}
-		for c, v := range row {
+		for at, v := range rows {
+			c := at % h.width
 			y := float64(curves[c].Forward(v))
 			sum[c] += y
 			squares[c] += y * y
 			// A contribution is r²/E.
-			residual[fields[c]] += float64(parts[c]) * float64(score[0])
+			residual[fields[c]] += float64(parts[at]) * float64(score[at/h.width])
 		}
 	}
 	variance := make([]float64, len(residual))
