@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -20,7 +21,7 @@ import (
 //
 //	# a comment
 //	$ NAME=value lapwing train --topic t --model m     a command, run by the real run()
-//	$ produce TOPIC "KEY" "VALUE"                      a record as it is, Go-quoted
+//	$ produce TOPIC "KEY" "VALUE" *120                 a record as it is, Go-quoted, so many times
 //	! exit 1                                           what must follow: the exit code, unless 0,
 //	! lapwing: what                                    and all of stderr
 //	-- a.csv --                                        a file of the script's folder, until the next one
@@ -184,6 +185,13 @@ func produce(t *testing.T, broker, topic, key string, values ...string) {
 	p, err := c.Producer(t.Context(), stream.ProducerOptions{})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if n, ok := strings.CutPrefix(values[len(values)-1], "*"); ok {
+		times, err := strconv.Atoi(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		values = slices.Repeat(values[:len(values)-1], times)
 	}
 	var records []stream.Record
 	for _, v := range values {
