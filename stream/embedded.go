@@ -38,12 +38,9 @@ type address string
 func (a address) Network() string   { return "tcp" }
 func (a address) String() string    { return string(a) }
 func (l advertised) Addr() net.Addr { return l.addr }
-func unspecified(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "" || ip != nil && ip.IsUnspecified()
-}
-func (e *Embedded) Addr() string       { return e.addr }
-func (e *Embedded) cl() *kfake.Cluster { return e.cluster }
+
+// Addr is the address for bootstrap.servers.
+func (e *Embedded) Addr() string { return e.addr }
 
 // Embed starts a broker.
 func Embed(o EmbeddedOptions) (*Embedded, error) { return embed(o) }

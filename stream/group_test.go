@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -96,7 +97,11 @@ func (m *member) until(what string, done func() bool) {
 		m.step(short)
 		stop()
 		if ctx.Err() != nil {
-			m.t.Fatalf("never: %s (records so far: %d)", what, m.n)
+			var short []string
+			for tp, os := range m.seen {
+				short = append(short, fmt.Sprintf("%v: %d records, %d to %d", tp, len(os), os[0], os[len(os)-1]))
+			}
+			m.t.Fatalf("never: %s (records so far: %d; %v; lag %v)", what, m.n, short, m.g.Lag())
 		}
 	}
 }

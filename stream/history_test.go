@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"sync"
@@ -307,7 +306,7 @@ func TestHistoryEndsWithItsContextAndClose(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kept := fmt.Sprintf("%s", b.Records[0].Value)
+	kept := string(b.Records[0].Value)
 	h.Close()
 	if kept != string(b.Records[0].Value) {
 		t.Error("a batch that was handed out changed")

@@ -27,15 +27,15 @@ type ProducerOptions struct {
 func (o *ProducerOptions) Validate() error {
 	var errs []error
 	if o.Linger < 0 {
-		errs = append(errs, fmt.Errorf("Linger is %v: must not be negative", o.Linger))
+		errs = append(errs, fmt.Errorf("producer: Linger is %v: must not be negative", o.Linger))
 	}
 	switch o.Compression {
 	case "", "none", "gzip", "snappy", "lz4", "zstd":
 	default:
-		errs = append(errs, fmt.Errorf("Compression is %q: none, gzip, snappy, lz4 or zstd", o.Compression))
+		errs = append(errs, fmt.Errorf("producer: Compression is %q: none, gzip, snappy, lz4 or zstd", o.Compression))
 	}
 	if o.MaxQueued < 0 || o.MaxQueued > 10_000_000 {
-		errs = append(errs, fmt.Errorf("MaxQueued is %d: 1 to 10000000", o.MaxQueued))
+		errs = append(errs, fmt.Errorf("producer: MaxQueued is %d: 1 to 10000000", o.MaxQueued))
 	}
 	return errors.Join(errs...)
 }
