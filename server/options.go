@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"regexp"
 	"runtime"
 	"time"
 
@@ -169,6 +170,9 @@ func (o Options) Validate() error {
 	return errors.Join(faults...)
 }
 
+// topicForm is what Kafka takes as a topic's name.
+var topicForm = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
+
 func (s *StreamOptions) validate() error {
 	var faults []error
 	bad := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
@@ -186,6 +190,11 @@ func (s *StreamOptions) validate() error {
 			bad("input topic %q is empty or named twice", t)
 		}
 		seen[t] = true
+	}
+	for _, t := range append([]string{s.Output, s.Alerts, s.DLQ}, s.Topics...) {
+		if t != "" && !topicForm.MatchString(t) {
+			bad("%q cannot be a topic's name: use 1 to 249 of a-z, A-Z, 0-9, '.', '_', '-'", t)
+		}
 	}
 	if s.Output == "" || s.DLQ == "" || s.Alerts == "" {
 		if len(s.Topics) > 1 {

@@ -350,6 +350,7 @@ func TestOptionsFaultsAtOnce(t *testing.T) {
 			{Model: "b", Topics: []string{"a", "b"}},
 			{Model: "c", Topics: []string{"a"}, Output: "a.scores", Alerts: "b", Format: "xml"},
 			{Model: "d"},
+			{Model: "e", Topics: []string{"e"}, Output: "e/scores"},
 		},
 	}.Validate()
 	if err == nil {

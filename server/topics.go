@@ -85,8 +85,11 @@ func (r *runner) ensureTopic(ctx context.Context, spec stream.TopicSpec) error {
 	switch {
 	case errors.Is(err, stream.ErrNoTopic):
 		created, err := r.client.CreateTopic(ctx, spec)
-		if err != nil {
+		if notAllowed(err) {
 			return &rightsError{stream: r.o.name(), err: err, command: r.createCommand(spec)}
+		}
+		if err != nil {
+			return err
 		}
 		if created {
 			r.log.Info("topic created", "topic", spec.Name, "partitions", spec.Partitions)
@@ -100,9 +103,13 @@ func (r *runner) ensureTopic(ctx context.Context, spec stream.TopicSpec) error {
 	}
 	if have < spec.Partitions {
 		// Already there is success: another copy may have been faster.
-		if err := r.client.AddPartitions(ctx, spec.Name, spec.Partitions); err != nil {
+		err := r.client.AddPartitions(ctx, spec.Name, spec.Partitions)
+		if notAllowed(err) {
 			return &rightsError{stream: r.o.name(), err: err, command: fmt.Sprintf(
 				"kafka-topics.sh --bootstrap-server %s --alter --topic %s --partitions %d", r.client.Brokers(), spec.Name, spec.Partitions)}
+		}
+		if err != nil {
+			return err
 		}
 		r.log.Info("partitions added", "topic", spec.Name, "from", have, "to", spec.Partitions)
 	}
@@ -110,6 +117,19 @@ func (r *runner) ensureTopic(ctx context.Context, spec stream.TopicSpec) error {
 		r.checkAlertPolicy(ctx)
 	}
 	return nil
+}
+
+// notAllowed tells whether somebody else has to do it.
+func notAllowed(err error) bool {
+	var ke kafka.Error
+	if !errors.As(err, &ke) {
+		return false
+	}
+	switch ke.Code() {
+	case kafka.ErrTopicAuthorizationFailed, kafka.ErrClusterAuthorizationFailed, kafka.ErrPolicyViolation:
+		return true
+	}
+	return false
 }
 
 // checkAlertPolicy warns where alert state would not outlive the topic's retention. The topic is the operator's.

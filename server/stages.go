@@ -1,0 +1,262 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"runtime/pprof"
+	"time"
+
+	"github.com/lapwing-stream/lapwing/events"
+	"github.com/lapwing-stream/lapwing/registry"
+	"github.com/lapwing-stream/lapwing/stream"
+)
+
+// runDecode makes rows. What is waiting when it comes for more goes into one micro-batch: batches form only while
+// the scorer is busy, and a lone record waits for nobody.
+func (s *session) runDecode(ctx context.Context) error {
+	defer close(s.toScore)
+	defer pprof.SetGoroutineLabels(context.Background())
+	for {
+		p, ok, err := receive(ctx, s.toDecode)
+		if err != nil || !ok {
+			return err
+		}
+		var after *parcel
+		if p.news == nil {
+			after = s.gather(p)
+			s.decode(p)
+		}
+		if err := send(ctx, s.toScore, p); err != nil {
+			return err
+		}
+		if after != nil {
+			if after.news == nil {
+				s.decode(after)
+			}
+			if err := send(ctx, s.toScore, after); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// gather adds batches that are waiting, as long as they fit. It returns what it took and could not add.
+func (s *session) gather(p *parcel) (after *parcel) {
+	for p.records < s.r.server.MaxBatch {
+		select {
+		case q, ok := <-s.toDecode:
+			switch {
+			case !ok:
+				return nil
+			case q.news != nil || p.records+q.records > s.r.server.MaxBatch:
+				return q
+			}
+			p.batches = append(p.batches, q.batches...)
+			p.records += q.records
+		default:
+			return nil
+		}
+	}
+	return nil
+}
+
+func (s *session) decode(p *parcel) {
+	began := time.Now()
+	live := s.r.slot.live.Load()
+	if s.decodes != live {
+		s.decodes, s.decoder = live, live.decoder.Clone()
+		pprof.SetGoroutineLabels(profileLabels(stageDecode, live))
+	}
+	select {
+	case p.m = <-s.free:
+	default:
+		p.m = &micro{}
+	}
+	m := p.m
+	m.live = live
+	m.records = m.records[:0]
+	for _, b := range p.batches {
+		m.records = append(m.records, b.Records...)
+	}
+	m.decode(s.decoder)
+	took := time.Since(began)
+	s.r.metrics.decode.Observe(took.Seconds())
+	s.r.metrics.batch.Observe(float64(p.records))
+}
+
+// runScore scores and encodes.
+func (s *session) runScore(ctx context.Context) error {
+	defer close(s.toOutput)
+	defer pprof.SetGoroutineLabels(context.Background())
+	for {
+		p, ok, err := receive(ctx, s.toScore)
+		if err != nil || !ok {
+			return err
+		}
+		if p.news != nil {
+			s.sealed = p
+			s.hear(p.news)
+			s.sealed = nil
+		} else if err := s.score(p); err != nil {
+			return err
+		}
+		if err := send(ctx, s.toOutput, p); err != nil {
+			return err
+		}
+	}
+}
+
+// hear keeps the score goroutine's state to the assigned partitions.
+func (s *session) hear(n *news) {
+	for _, a := range n.assigned {
+		s.quiet[a.TopicPartition] = a.Offset
+		if s.alerts != nil {
+			s.alerts.assign(a.TopicPartition, a.Offset, a.High, a.state)
+		}
+	}
+	for _, gone := range [][]stream.TopicPartition{n.revoked, n.lost} {
+		for _, tp := range gone {
+			delete(s.quiet, tp)
+			if s.alerts != nil {
+				s.alerts.revoke(tp)
+			}
+		}
+	}
+	if s.alerts != nil {
+		s.r.metrics.activeAlerts.Store(int64(s.alerts.raised))
+	}
+}
+
+func (s *session) score(p *parcel) error {
+	began := time.Now()
+	if s.scores != p.m.live {
+		s.scores = p.m.live
+		pprof.SetGoroutineLabels(profileLabels(stageScore, p.m.live))
+	}
+	all := s.r.o.Contributions == ContributionsAll
+	if err := p.m.score(all); err != nil {
+		return fmt.Errorf("model %s: %w", p.m.live.manifest, err)
+	}
+	scored := time.Now()
+	s.encode(p, all)
+	s.r.metrics.score.Observe(scored.Sub(began).Seconds())
+	s.r.metrics.encode.Observe(time.Since(scored).Seconds())
+	return nil
+}
+
+// encode makes the output records of a parcel, feeds the alerts, and notes the offsets that follow.
+func (s *session) encode(p *parcel, all bool) {
+	m, o, metrics := p.m, s.r.o, s.r.metrics
+	p.next = map[stream.TopicPartition]int64{}
+	p.out, p.text = m.out[:0], m.text[:0]
+	s.sealed = p
+	var tp stream.TopicPartition
+	var quiet, next int64
+	var in, tombstones, anomalies int64
+	var statuses [len(statusNames)]int64
+	flush := func() {
+		if tp.Topic != "" && next > quiet {
+			p.next[tp] = next
+		}
+	}
+	for i := range m.records {
+		r, it := &m.records[i], &m.items[i]
+		if r.Partition != tp.Partition || r.Topic != tp.Topic {
+			flush()
+			tp = stream.TopicPartition{Topic: r.Topic, Partition: r.Partition}
+			quiet = s.quiet[tp]
+		}
+		next = r.Offset + 1
+		loud := r.Offset >= quiet
+		if loud {
+			in++
+		}
+		switch it.outcome {
+		case events.Tombstone:
+			if loud {
+				tombstones++
+			}
+			continue
+		case events.Rejected, events.NoFeatures:
+			if loud {
+				p.out = append(p.out, s.deadLetter(r, it, m.live))
+			}
+			continue
+		}
+		out := m.record(i, all)
+		if loud {
+			at := len(p.text)
+			p.text = out.AppendJSON(p.text)
+			p.out = append(p.out, stream.Record{Topic: o.Output, Partition: r.Partition, Key: r.Key, Value: p.text[at:len(p.text):len(p.text)], Time: r.Time})
+			p.scored++
+			statuses[it.status]++
+			if it.anomaly {
+				anomalies++
+			}
+			if it.status == StatusPartial {
+				s.sayOnce("partial", r, "more than half of the fields are missing; the record is scored with what the model imputes")
+			}
+		}
+		if s.alerts != nil {
+			s.alerts.observe(&observation{
+				source: tp, offset: r.Offset, key: out.Key, time: it.time, timeOK: it.timeOK,
+				score: out.Score, anomaly: it.anomaly, threshold: m.live.model.Threshold, version: m.live.version, top: out.Top,
+			})
+		}
+	}
+	flush()
+	s.sealed = nil
+
+	metrics.in.Add(float64(in))
+	metrics.nIn.Add(in)
+	metrics.tombstones.Add(float64(tombstones))
+	metrics.nTombstones.Add(tombstones)
+	metrics.anomalies.Add(float64(anomalies))
+	metrics.nAnomalies.Add(anomalies)
+	for i, n := range statuses {
+		if n > 0 {
+			metrics.status[i].Add(float64(n))
+		}
+	}
+	if s.alerts != nil {
+		metrics.activeAlerts.Store(int64(s.alerts.raised))
+	}
+}
+
+// emitAlert is called by the alert book from within encode or hear.
+func (s *session) emitAlert(key string, partition int32, r *AlertRecord) {
+	s.r.metrics.alert(r.State)
+	ms := int64(-1)
+	if r.TimeOK && r.Time >= 0 {
+		ms = r.Time
+	}
+	s.sealed.out = append(s.sealed.out, stream.Record{
+		Topic: s.r.o.Alerts, Partition: partition, Key: []byte(key), Value: r.AppendJSON(nil), Time: ms,
+	})
+}
+
+// deadLetter is the record as it was, with where it came from and why it is here.
+func (s *session) deadLetter(r *stream.Record, it *item, live *liveModel) stream.Record {
+	s.r.metrics.badRecord(it.reason)
+	s.sayOnce(it.reason, r, it.detail)
+	headers := make([]stream.Header, 0, len(r.Headers)+5)
+	headers = append(headers, r.Headers...)
+	headers = append(headers,
+		stream.Header{Key: "lapwing.topic", Value: []byte(r.Topic)},
+		stream.Header{Key: "lapwing.partition", Value: fmt.Append(nil, r.Partition)},
+		stream.Header{Key: "lapwing.offset", Value: fmt.Append(nil, r.Offset)},
+		stream.Header{Key: "lapwing.reason", Value: []byte(it.reason)},
+		stream.Header{Key: "lapwing.model", Value: []byte(registry.Ref{Name: live.ref.Name, Version: live.version}.String())},
+	)
+	return stream.Record{Topic: s.r.o.DLQ, Partition: r.Partition, Key: r.Key, Value: r.Value, Headers: headers, Time: r.Time}
+}
+
+// sayOnce logs the first record of each kind of trouble; the counters tell how many came after it.
+func (s *session) sayOnce(reason string, r *stream.Record, detail string) {
+	if s.said[reason] {
+		return
+	}
+	s.said[reason] = true
+	s.r.log.Warn("bad record, the first of its kind", "stream", s.r.o.name(), "reason", reason, "detail", detail,
+		"topic", r.Topic, "partition", r.Partition, "offset", r.Offset)
+}
