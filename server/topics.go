@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
-
 	"github.com/lapwing-stream/lapwing/stream"
 )
 
@@ -85,7 +83,7 @@ func (r *runner) ensureTopic(ctx context.Context, spec stream.TopicSpec) error {
 	switch {
 	case errors.Is(err, stream.ErrNoTopic):
 		created, err := r.client.CreateTopic(ctx, spec)
-		if notAllowed(err) {
+		if stream.NotAllowed(err) {
 			return &rightsError{stream: r.o.name(), err: err, command: r.createCommand(spec)}
 		}
 		if err != nil {
@@ -104,7 +102,7 @@ func (r *runner) ensureTopic(ctx context.Context, spec stream.TopicSpec) error {
 	if have < spec.Partitions {
 		// Already there is success: another copy may have been faster.
 		err := r.client.AddPartitions(ctx, spec.Name, spec.Partitions)
-		if notAllowed(err) {
+		if stream.NotAllowed(err) {
 			return &rightsError{stream: r.o.name(), err: err, command: fmt.Sprintf(
 				"kafka-topics.sh --bootstrap-server %s --alter --topic %s --partitions %d", r.client.Brokers(), spec.Name, spec.Partitions)}
 		}
@@ -117,19 +115,6 @@ func (r *runner) ensureTopic(ctx context.Context, spec stream.TopicSpec) error {
 		r.checkAlertPolicy(ctx)
 	}
 	return nil
-}
-
-// notAllowed tells whether somebody else has to do it.
-func notAllowed(err error) bool {
-	var ke kafka.Error
-	if !errors.As(err, &ke) {
-		return false
-	}
-	switch ke.Code() {
-	case kafka.ErrTopicAuthorizationFailed, kafka.ErrClusterAuthorizationFailed, kafka.ErrPolicyViolation:
-		return true
-	}
-	return false
 }
 
 // checkAlertPolicy warns where alert state would not outlive the topic's retention. The topic is the operator's.
@@ -218,10 +203,6 @@ func pause(ctx context.Context, d time.Duration) error {
 // another copy is a member already: then its offsets stand.
 func (r *runner) begin(ctx context.Context) error {
 	committed, err := r.client.Committed(ctx, r.o.group(), r.o.Topics)
-	// Brokers differ in what they say about a group that never was: no offsets, or no such group.
-	if ke := (kafka.Error{}); errors.As(err, &ke) && ke.Code() == kafka.ErrGroupIDNotFound {
-		committed, err = nil, nil
-	}
 	if err != nil {
 		return err
 	}
