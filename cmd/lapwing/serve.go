@@ -189,7 +189,7 @@ func (a *app) watch(ctx context.Context, s *server.Server, live *liveBlock) {
 		}
 		var lines []string
 		for _, st := range status.Streams {
-			lines = append(lines, a.streamLine(st, shown[st.Stream]))
+			lines = append(lines, a.streamLines(st, shown[st.Stream])...)
 			if len(st.Missing) > 0 {
 				lines = append(lines, "  "+a.term.paint(yellow, "waits for "+clean(strings.Join(st.Missing, "; "))))
 			}
@@ -203,7 +203,8 @@ func (a *app) watch(ctx context.Context, s *server.Server, live *liveBlock) {
 	}
 }
 
-func (a *app) streamLine(st server.StreamStatus, perSecond float64) string {
+// streamLines fit 80 cells for names of usual length.
+func (a *app) streamLines(st server.StreamStatus, perSecond float64) []string {
 	t := a.term
 	version := "no model"
 	if st.Version > 0 {
@@ -213,7 +214,8 @@ func (a *app) streamLine(st server.StreamStatus, perSecond float64) string {
 	if st.Lag >= 0 {
 		lag = "lag " + count(st.Lag)
 	}
-	return fmt.Sprintf("%s  %s  %s scored  %s  %s  p50 %.1f ms  p99 %.1f ms  %s anomalies  %s alerts  %s dead letters",
-		t.paint(bold, clean(st.Stream)), t.paint(cyan, version), count(st.RecordsOut), rate(perSecond), lag, st.P50, st.P99,
-		count(st.Anomalies), count(st.Alerts), count(st.Bad))
+	return []string{
+		fmt.Sprintf("%s  %s  %s scored  %s  %s", t.paint(bold, clean(st.Stream)), t.paint(cyan, version), count(st.RecordsOut), rate(perSecond), lag),
+		fmt.Sprintf("  p50 %.1f ms  p99 %.1f ms  %s anomalies  %s alerts  %s dead letters", st.P50, st.P99, count(st.Anomalies), count(st.Alerts), count(st.Bad)),
+	}
 }
