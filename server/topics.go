@@ -42,11 +42,11 @@ const (
 // broker's default retention: it is the operator's choice.
 func (r *runner) outputTopics(partitions int) []stream.TopicSpec {
 	specs := []stream.TopicSpec{
-		{Name: r.o.Output, Partitions: partitions, Config: map[string]string{"cleanup.policy": "delete"}},
-		{Name: r.o.DLQ, Partitions: partitions, Config: map[string]string{"cleanup.policy": "delete"}},
+		{Name: r.o.Output, Partitions: partitions, AnyTime: true, Config: map[string]string{"cleanup.policy": "delete"}},
+		{Name: r.o.DLQ, Partitions: partitions, AnyTime: true, Config: map[string]string{"cleanup.policy": "delete"}},
 	}
 	if r.o.alerts() {
-		specs = append(specs, stream.TopicSpec{Name: r.o.Alerts, Partitions: partitions, Config: map[string]string{
+		specs = append(specs, stream.TopicSpec{Name: r.o.Alerts, Partitions: partitions, AnyTime: true, Config: map[string]string{
 			"cleanup.policy":        "compact,delete",
 			"retention.ms":          fmt.Sprint(alertRetention.Milliseconds()),
 			"min.compaction.lag.ms": fmt.Sprint(alertCompactionLag.Milliseconds()),

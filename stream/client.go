@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -242,6 +244,7 @@ type TopicSpec struct {
 	Name       string
 	Partitions int
 	Config     map[string]string // cleanup.policy and so on
+	AnyTime    bool              // take records however far ahead they are dated: brokers since 3.6 refuse more than an hour
 }
 
 // CreateTopic makes a topic; one that exists already is left as it is: false, nil.
@@ -249,11 +252,30 @@ func (c *Client) CreateTopic(ctx context.Context, t TopicSpec) (created bool, er
 	ctx, cancel := withDeadline(ctx)
 	defer cancel()
 	where := fmt.Sprintf("topic %s, %d partitions", t.Name, t.Partitions)
-	res, err := c.admin.CreateTopics(ctx, []kafka.TopicSpecification{{Topic: t.Name, NumPartitions: t.Partitions, ReplicationFactor: -1, Config: t.Config}})
+	config := t.Config
+	if t.AnyTime {
+		config = maps.Clone(t.Config)
+		if config == nil {
+			config = map[string]string{}
+		}
+		config["message.timestamp.after.max.ms"] = strconv.Itoa(math.MaxInt64)
+	}
+	create := func() (kafka.Error, error) {
+		res, err := c.admin.CreateTopics(ctx, []kafka.TopicSpecification{{Topic: t.Name, NumPartitions: t.Partitions, ReplicationFactor: -1, Config: config}})
+		if err != nil {
+			return kafka.Error{}, err
+		}
+		return res[0].Error, nil
+	}
+	e, err := create()
+	if err == nil && t.AnyTime && e.Code() == kafka.ErrInvalidConfig { // an older broker, which has no such setting and no such limit
+		config = t.Config
+		e, err = create()
+	}
 	if err != nil {
 		return false, c.adminErr("topic not created", where, err)
 	}
-	switch e := res[0].Error; e.Code() {
+	switch e.Code() {
 	case kafka.ErrNoError:
 		// The broker answers before its metadata shows the topic; whoever creates one means to use it at once.
 		return true, c.awaitPartitions(ctx, t.Name, t.Partitions)
