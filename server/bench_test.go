@@ -149,7 +149,7 @@ func BenchmarkServeLatency(b *testing.B) {
 			feeding.Go(func() {
 				rng := rand.New(rand.NewPCG(1, 2))
 				for i := range n {
-					time.Sleep(time.Until(due(i)))
+					<-time.After(time.Until(due(i)))
 					if err := p.Produce(b.Context(), []stream.Record{record(rng, i)}); err != nil {
 						b.Error(err)
 						return

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"log"
 	"log/slog"
 	"net/http"
 	"time"
@@ -82,7 +81,7 @@ func (s *Server) serveHTTP(ctx context.Context) {
 		Handler:           s.Handler(),
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout,
 		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
-		ErrorLog: log.New(logWriter{s.log}, "", 0),
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	stop := context.AfterFunc(ctx, func() {
 		closing, done := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -95,12 +94,4 @@ func (s *Server) serveHTTP(ctx context.Context) {
 	if err := h.Serve(s.listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
 		s.log.Error("http ended", "address", s.HTTPAddr(), "error", err)
 	}
-}
-
-// logWriter takes net/http's own lines.
-type logWriter struct{ log *slog.Logger }
-
-func (w logWriter) Write(b []byte) (int, error) {
-	w.log.Debug("http", "message", string(b))
-	return len(b), nil
 }

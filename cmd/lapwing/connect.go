@@ -117,3 +117,9 @@ func (p *pacer) step(most int) int {
 	}
 	return max(1, min(most, int(p.perSecond/100)))
 }
+
+// historyTopic is a topic for records with event times of their own, maybe years back: the broker deletes by a record's
+// time, so with the default retention it would empty such a topic within minutes.
+func historyTopic(name string, partitions int) stream.TopicSpec {
+	return stream.TopicSpec{Name: name, Partitions: partitions, AnyTime: true, Config: map[string]string{"retention.ms": "-1"}}
+}

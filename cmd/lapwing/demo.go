@@ -242,7 +242,7 @@ func (d *demo) fleetOptions() fleet.Options {
 
 func (d *demo) writeHistory(ctx context.Context, cars *fleet.Fleet) error {
 	d.view.stage(fmt.Sprintf("writing %s records of history to topic %s", count(demoHistory), demoTopic))
-	for _, topic := range []stream.TopicSpec{{Name: demoTopic, Partitions: demoPartitions}, {Name: demoTopic + ".labels", Partitions: 1}} {
+	for _, topic := range []stream.TopicSpec{historyTopic(demoTopic, demoPartitions), historyTopic(demoTopic+".labels", 1)} {
 		if _, err := d.client.CreateTopic(ctx, topic); err != nil {
 			return err
 		}

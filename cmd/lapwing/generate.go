@@ -56,7 +56,7 @@ however fast records are written. The same seed gives the same records.`,
 	f := cars.Flags()
 	f.Float64Var(&o.rate, "rate", 1000, "`RECORDS` a second; 0: as fast as it goes")
 	f.IntVar(&o.cars, "cars", 100, "`CARS` in the fleet")
-	f.Float64Var(&o.faults, "faults", 0.05, "expected `EPISODES` of fault for each car and hour of event time, 0 to 2")
+	f.Float64Var(&o.faults, "faults", 0, "expected `EPISODES` of fault for each car and hour of event time, 0 to 2")
 	f.StringSliceVar(&o.kinds, "kinds", nil, "`KINDS` of fault, parted by commas; default all: "+strings.Join(kinds, ", "))
 	f.DurationVar(&o.clean, "clean-for", 0, "event `TIME` at the start without a fault")
 	f.StringVar(&o.topic, "topic", "cars", "`TOPIC` to write to; labels go to TOPIC.labels")
@@ -130,7 +130,7 @@ func (a *app) generate(cmd *cobra.Command, o *generateFlags) error {
 	}
 	defer client.Close()
 	g := &generated{Topic: o.topic, Labels: o.topic + ".labels"}
-	for _, t := range []stream.TopicSpec{{Name: g.Topic, Partitions: o.partitions}, {Name: g.Labels, Partitions: 1}} {
+	for _, t := range []stream.TopicSpec{historyTopic(g.Topic, o.partitions), historyTopic(g.Labels, 1)} {
 		if _, err := client.CreateTopic(ctx, t); err != nil {
 			return err
 		}

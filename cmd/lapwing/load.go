@@ -164,7 +164,7 @@ func (a *app) load(cmd *cobra.Command, files []string, o *loadFlags) error {
 	}
 	defer client.Close()
 	r := &loadResult{Topic: o.topic, Rejected: map[string]int64{}, Examples: map[string][]rejects{}}
-	if r.Created, err = client.CreateTopic(ctx, stream.TopicSpec{Name: o.topic, Partitions: o.partitions}); err != nil {
+	if r.Created, err = client.CreateTopic(ctx, historyTopic(o.topic, o.partitions)); err != nil {
 		return err
 	}
 	if r.Partitions, err = client.Partitions(ctx, o.topic); err != nil {

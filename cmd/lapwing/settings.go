@@ -53,7 +53,7 @@ type TrainConfig struct {
 	Seed         uint64  `yaml:"seed" default:"1" doc:"start of every random choice; the same seed, data and engine give the same bytes"`
 	Threads      int     `yaml:"threads" default:"0" min:"0" unit:"threads" doc:"threads that compute; 0: one for each core; the result does not depend on it"`
 	BatchSize    int     `yaml:"batch_size" default:"256" min:"1" unit:"rows" doc:"rows in one step of training"`
-	Epochs       int     `yaml:"epochs" default:"0" min:"0" unit:"passes" doc:"passes over the history's rows; 0: 3, or as many as 1,000 steps need"`
+	Epochs       int     `yaml:"epochs" default:"0" min:"0" unit:"passes" doc:"passes over the history's rows; 0: 20, within 1,000 to 3,000 steps, and at least 3"`
 	Patience     int     `yaml:"patience" default:"10" min:"1" unit:"evaluations" doc:"evaluations without a better validation loss before training ends"`
 	LearningRate float64 `yaml:"learning_rate" default:"0.003" min:"1e-9" max:"1" doc:"Adam's highest rate, reached after the warm-up; lowered when training diverges"`
 }

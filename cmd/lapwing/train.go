@@ -57,7 +57,7 @@ judges the model, and is never a feature.`,
 	f.StringVar(&o.label, "label", "", "`FIELD` with the truth, 0 or 1; judges, and is never a feature")
 	f.StringSliceVar(&o.exclude, "exclude", nil, "`FIELDS` that are no features, parted by commas")
 	f.StringVar(&o.key, "key", "", "`FIELD` that names what a record is about; never a feature")
-	f.StringVar(&o.time, "time", "", "`FIELD` with the event time; empty: inferred")
+	f.StringVar(&o.time, "time", "", "`FIELD` with the event time; empty: the record's Kafka timestamp")
 	f.StringVar(&o.format, "format", "", "`json|csv`; empty: found")
 	f.StringSliceVar(&o.header, "header", nil, "`NAMES` of the columns of CSV records without a header")
 	f.StringVar(&o.spec, "spec", "", "feature spec to use in place of inference, a `FILE` as --dry-run prints it")
