@@ -165,7 +165,7 @@ func offsets(ranges []stream.Range) (n int64) {
 
 // each reads ranges to their end and hands every batch on.
 func (j *job) each(ctx context.Context, ranges []stream.Range, do func(*stream.Batch) error) ([]stream.RangeResult, error) {
-	h, err := j.Client.ReadRanges(ctx, j.Topic, ranges, stream.HistoryOptions{})
+	h, err := j.Client.ReadRanges(ctx, j.Topic, ranges, stream.HistoryOptions{Readers: min(2, j.Threads)})
 	if err != nil {
 		return nil, err
 	}
