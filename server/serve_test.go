@@ -91,6 +91,25 @@ func TestServeEveryRecordHasOneEnd_Case1_07(t *testing.T) {
 	}
 }
 
+// A broker deletes by a record's time. The scores of a replayed history bear its times, and are kept as long as it is.
+func TestScoresAreKeptAsLongAsTheirRecords(t *testing.T) {
+	b := newBed(t)
+	if _, err := b.client.CreateTopic(t.Context(), stream.TopicSpec{Name: "old", Partitions: 1, Config: map[string]string{"retention.ms": "-1"}}); err != nil {
+		t.Fatal(err)
+	}
+	b.publish("cars", testModel(t, plainSpec, 1, 5), "live")
+	b.produce(b.events("old", 1, 0, 10)...)
+	s := b.serve(oneStream("old"))
+	await(t, "scores", func() bool { return s.Status().Streams[0].RecordsOut == 10 })
+	s.stop()
+	for topic, want := range map[string]string{"old.scores": "-1", "old.dlq": "-1", "old.alerts": "2592000000"} {
+		config, err := b.client.TopicConfig(t.Context(), topic)
+		if err != nil || config["retention.ms"] != want {
+			t.Errorf("%s: retention.ms=%q (%v), want %s", topic, config["retention.ms"], err, want)
+		}
+	}
+}
+
 // TestPartitionsAdded_Case1_06: records of partitions that appear while running are all scored, in the same partition
 // of the output, whatever the first start was.
 func TestPartitionsAdded_Case1_06(t *testing.T) {

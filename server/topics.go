@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -38,12 +39,16 @@ const (
 	alertCompactionLag = 7 * 24 * time.Hour
 )
 
-// outputTopics are the topics that a stream writes, with their settings. Scores and dead letters keep the
-// broker's default retention: it is the operator's choice.
-func (r *runner) outputTopics(partitions int) []stream.TopicSpec {
+// outputTopics are the topics that a stream writes, with their settings. Scores and dead letters are as old as their
+// records, and are kept as long; retention is "" where that is not known, which leaves it to the broker.
+func (r *runner) outputTopics(partitions int, retention string) []stream.TopicSpec {
+	config := map[string]string{"cleanup.policy": "delete"}
+	if retention != "" {
+		config["retention.ms"] = retention
+	}
 	specs := []stream.TopicSpec{
-		{Name: r.o.Output, Partitions: partitions, AnyTime: true, Config: map[string]string{"cleanup.policy": "delete"}},
-		{Name: r.o.DLQ, Partitions: partitions, AnyTime: true, Config: map[string]string{"cleanup.policy": "delete"}},
+		{Name: r.o.Output, Partitions: partitions, AnyTime: true, Config: config},
+		{Name: r.o.DLQ, Partitions: partitions, AnyTime: true, Config: config},
 	}
 	if r.o.alerts() {
 		specs = append(specs, stream.TopicSpec{Name: r.o.Alerts, Partitions: partitions, AnyTime: true, Config: map[string]string{
@@ -69,13 +74,37 @@ func (r *runner) ensureOutputs(ctx context.Context) error {
 	if partitions <= r.outputs {
 		return nil
 	}
-	for _, spec := range r.outputTopics(partitions) {
+	for _, spec := range r.outputTopics(partitions, r.inputRetention(ctx)) {
 		if err := r.ensureTopic(ctx, spec); err != nil {
 			return err
 		}
 	}
 	r.outputs = partitions
 	return nil
+}
+
+// inputRetention is the longest retention.ms of the input topics; "" where none can be read. The broker's default would
+// delete the scores of a replayed history, which bear its timestamps, while they are written.
+func (r *runner) inputRetention(ctx context.Context) string {
+	longest := int64(0)
+	for _, t := range r.o.Topics {
+		config, err := r.client.TopicConfig(ctx, t)
+		if err != nil {
+			continue // no right to look is no fault
+		}
+		ms, err := strconv.ParseInt(config["retention.ms"], 10, 64)
+		switch {
+		case err != nil:
+		case ms < 0:
+			return "-1"
+		default:
+			longest = max(longest, ms)
+		}
+	}
+	if longest == 0 {
+		return ""
+	}
+	return strconv.FormatInt(longest, 10)
 }
 
 func (r *runner) ensureTopic(ctx context.Context, spec stream.TopicSpec) error {
