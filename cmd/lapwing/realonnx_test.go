@@ -33,6 +33,9 @@ func onnxPython(t *testing.T) string {
 func (f *flow) agree(a *audit, threshold float64, model string) {
 	f.t.Run("onnxruntime", func(t *testing.T) {
 		python := onnxPython(t)
+		sub := *f
+		sub.t = t
+		f := &sub
 		path := func(name string) string { return filepath.Join(f.dir, name) }
 		f.run(nil, "models", "export", model, "--to", "model.onnx")
 		f.run(nil, "models", "export", model, "--to", "score.onnx", "--outputs", "score")
