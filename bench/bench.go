@@ -15,13 +15,13 @@ import (
 
 // Options say what to measure.
 type Options struct {
-	Suites  []string      // names of Suites(); default all
-	Rounds  int           // times that each subject runs, in turn with the others, after one that is not counted; default 5
-	Records int           // records of the topics that are read and scored, count; default 500,000
-	Seconds time.Duration // measured time of the latency suite; default 20s
-	Soak    int           // records of the memory suite, count; default 1,000,000
-	Binary  string        // lapwing, for what must run as its own process; default none: such suites are left out
-	Log     io.Writer     // what is being measured, a line each; default none
+	Suites     []string      // names of Suites(); default all
+	Rounds     int           // times that each subject runs, in turn with the others, after one that is not counted; default 5
+	Records    int           // records of the topics that are read and scored, count; default 500,000
+	LatencyFor time.Duration // measured time of the latency suite; default 20s
+	Soak       int           // records of the memory suite, count; default 1,000,000
+	Binary     string        // lapwing, for what must run as its own process; default none: such suites are left out
+	Log        io.Writer     // what is being measured, a line each; default none
 }
 
 // WithDefaults fills in zero fields.
@@ -37,8 +37,8 @@ func (o Options) WithDefaults() Options {
 	if o.Records == 0 {
 		o.Records = 500_000
 	}
-	if o.Seconds == 0 {
-		o.Seconds = 20 * time.Second
+	if o.LatencyFor == 0 {
+		o.LatencyFor = 20 * time.Second
 	}
 	if o.Soak == 0 {
 		o.Soak = 1_000_000
@@ -69,8 +69,8 @@ func (o Options) Validate() error {
 			faults = append(faults, fmt.Errorf("%s is %d; at least %d", n.name, n.is, n.least))
 		}
 	}
-	if o.Seconds != 0 && o.Seconds < time.Second {
-		faults = append(faults, fmt.Errorf("seconds is %v; at least 1s", o.Seconds))
+	if o.LatencyFor != 0 && o.LatencyFor < time.Second {
+		faults = append(faults, fmt.Errorf("seconds is %v; at least 1s", o.LatencyFor))
 	}
 	return errors.Join(faults...)
 }

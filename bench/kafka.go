@@ -353,7 +353,7 @@ func latencySuite(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	latencies, err := c.openLoop(ctx, s, values, 1000, 5*time.Second, r.Seconds)
+	latencies, err := c.openLoop(ctx, s, values, 1000, 5*time.Second, r.LatencyFor)
 	if e := s.stop(); err == nil {
 		err = e
 	}

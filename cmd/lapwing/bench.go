@@ -59,7 +59,7 @@ Suites:
 	f := cmd.Flags()
 	f.IntVar(&o.Rounds, "rounds", 5, "`TIMES` that each side runs, after one that is not counted")
 	f.IntVar(&o.Records, "records", 500_000, "`RECORDS` of the topics that are read and scored")
-	f.DurationVar(&o.Seconds, "latency-for", bench.Options{}.WithDefaults().Seconds, "measured `TIME` of the latency suite")
+	f.DurationVar(&o.LatencyFor, "latency-for", bench.Options{}.WithDefaults().LatencyFor, "measured `TIME` of the latency suite")
 	f.IntVar(&o.Soak, "soak", 1_000_000, "`RECORDS` of the memory suite")
 	a.jsonFlag(f, "rows and targets as one JSON object")
 	return cmd
