@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -330,4 +331,22 @@ func TestTailLines(t *testing.T) {
 	if want := `{"topic":"t","partition":0,"offset":0,"time":null,"key":null,"key_b64":"/w==","value":"text"}` + "\n"; b.String() != want {
 		t.Errorf("%s", &b)
 	}
+}
+
+// What can be read once only is opened once: lapwing load <(zcat …).
+func TestLoadReadsANamedPipe(t *testing.T) {
+	b := newBed(t)
+	if err := syscall.Mkfifo("pipe", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	written := make(chan error, 1)
+	go func() { written <- os.WriteFile("pipe", []byte("a,b\n1,2\n"), 0o600) }()
+	writeFile(t, "more.csv", "a,b\n3,4\n")
+	if got := b.object("load pipe more.csv --topic t --json"); got["sent"] != 2.0 {
+		t.Errorf("%v", got)
+	}
+	if err := <-written; err != nil {
+		t.Error(err)
+	}
+	b.has(b.ok("tail t --from-beginning -n 2"), `{"a":1,"b":2}`, `{"a":3,"b":4}`)
 }

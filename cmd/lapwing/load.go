@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -147,16 +148,14 @@ func (a *app) load(cmd *cobra.Command, files []string, o *loadFlags) error {
 	if err != nil {
 		return err
 	}
-	// Files are opened before anything is written: a mistyped name must not leave half of a load behind.
-	for _, name := range files {
-		if name == "-" {
-			continue
+	opened, err := openFirst(files, o.file)
+	defer func() {
+		for _, f := range opened {
+			f.Close()
 		}
-		f, err := openFile(name, o.file)
-		if err != nil {
-			return err
-		}
-		f.Close()
+	}()
+	if err != nil {
+		return err
 	}
 	client, err := a.connect(ctx, e)
 	if err != nil {
@@ -177,7 +176,7 @@ func (a *app) load(cmd *cobra.Command, files []string, o *loadFlags) error {
 	if err != nil {
 		return err
 	}
-	l := &loading{a: a, o: o, result: r, producer: producer, pace: pacer{perSecond: o.rate}, start: time.Now()}
+	l := &loading{a: a, o: o, result: r, opened: opened, producer: producer, pace: pacer{perSecond: o.rate}, start: time.Now()}
 	l.live = a.term.startLive()
 	err = l.files(ctx, files, cmd.Flags().Changed("shuffle"))
 	if err == nil {
@@ -210,6 +209,27 @@ func (a *app) load(cmd *cobra.Command, files []string, o *loadFlags) error {
 		return r.nothing(files)
 	}
 	return nil
+}
+
+// openFirst opens every file before anything is written: a mistyped name must not leave half of a load behind. What
+// can be read once only, such as a named pipe, stays open; it is given by its place among the files.
+func openFirst(files []string, o events.FileOptions) (map[int]*events.File, error) {
+	opened := map[int]*events.File{}
+	for i, name := range files {
+		if name == "-" {
+			continue
+		}
+		f, err := openFile(name, o)
+		if err != nil {
+			return opened, err
+		}
+		if info, err := os.Stat(name); err == nil && info.Mode().IsRegular() {
+			f.Close()
+		} else {
+			opened[i] = f
+		}
+	}
+	return opened, nil
 }
 
 // openFile words what the operating system and the file room say.
@@ -279,6 +299,7 @@ type loading struct {
 	a        *app
 	o        *loadFlags
 	result   *loadResult
+	opened   map[int]*events.File // by place: what can be read once only
 	producer *stream.Producer
 	pace     pacer
 	live     *liveBlock
@@ -304,8 +325,16 @@ func (l *loading) files(ctx context.Context, files []string, shuffled bool) erro
 			return nil
 		}
 	}
-	for _, name := range files {
-		if err := l.file(ctx, name, take); err != nil {
+	for i, name := range files {
+		f := l.opened[i]
+		delete(l.opened, i)
+		if f == nil {
+			var err error
+			if f, err = openFile(name, l.o.file); err != nil {
+				return err
+			}
+		}
+		if err := l.file(ctx, f, take); err != nil {
 			return err
 		}
 	}
@@ -319,11 +348,8 @@ func (l *loading) files(ctx context.Context, files []string, shuffled bool) erro
 	return l.flush(ctx)
 }
 
-func (l *loading) file(ctx context.Context, name string, take func(events.Entry) error) error {
-	f, err := openFile(name, l.o.file)
-	if err != nil {
-		return err
-	}
+// file hands on the rows of f, which it closes.
+func (l *loading) file(ctx context.Context, f *events.File, take func(events.Entry) error) error {
 	defer f.Close()
 	defer func() {
 		for _, w := range f.Warnings() {
