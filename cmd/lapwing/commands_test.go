@@ -53,6 +53,16 @@ func (b *bed) object(line string) map[string]any {
 	return m
 }
 
+// fails runs a command line that must exit with 1, and gives its stdout and stderr.
+func (b *bed) fails(line string) (out, stderr string) {
+	b.t.Helper()
+	out, stderr, code := runIn(b.t, []string{"LAPWING_KAFKA_BOOTSTRAP_SERVERS=" + b.broker}, splitWords(b.t, line)...)
+	if code != exitFailed {
+		b.t.Fatalf("lapwing %s: exit %d\n%s", line, code, stderr)
+	}
+	return out, stderr
+}
+
 func (b *bed) has(out string, parts ...string) {
 	b.t.Helper()
 	for _, p := range parts {
@@ -111,7 +121,15 @@ func TestCommandsFromHistoryToScores(t *testing.T) {
 	}
 	file.WriteString("not JSON\n")
 	writeFile(t, "rows.jsonl", file.String())
-	scored := b.object("score rows.jsonl --model cars/1 --to scores.jsonl --json")
+	var scored map[string]any
+	out, stderr := b.fails("score rows.jsonl --model cars/1 --to scores.jsonl --json")
+	if err := json.Unmarshal([]byte(out), &scored); err != nil {
+		t.Fatal(err)
+	}
+	if want := "lapwing: 1 of 51 rows was rejected\n  rows.jsonl:51: "; !strings.HasPrefix(stderr, want) {
+		t.Errorf("%s\nwant %s", stderr, want)
+	}
+	b.has(stderr, "next: correct those lines and score only them; the others were scored")
 	if scored["records"] != 51.0 || scored["scored"] != 50.0 || scored["model"] != "cars/1" {
 		t.Errorf("score: %v", scored)
 	}
@@ -119,10 +137,10 @@ func TestCommandsFromHistoryToScores(t *testing.T) {
 	if err != nil || bytes.Count(lines, []byte("\n")) != 50 || !bytes.Contains(lines, []byte(`"model":"cars","version":1`)) {
 		t.Errorf("%v: %.300s", err, lines)
 	}
-	if direct := b.ok("score rows.jsonl --model cars@live --to -"); direct != string(lines) {
+	if direct, _ := b.fails("score rows.jsonl --model cars@live --to -"); direct != string(lines) {
 		t.Error("the same rows got other scores on standard output")
 	}
-	b.ok("score rows.jsonl --model cars --to rescored")
+	b.fails("score rows.jsonl --model cars --to rescored")
 	b.has(b.ok("tail rescored --from-beginning -n 50"), "cars/1", "car1 ")
 	if left, _ := filepath.Glob(".scores*"); len(left) > 0 {
 		t.Errorf("left over: %v", left)
@@ -275,15 +293,22 @@ func TestTrainInATerminal(t *testing.T) {
 func TestLoadCountsAndPlacesRows(t *testing.T) {
 	b := newBed(t)
 	writeFile(t, "a.csv", "id,x,when\n1,1.50,2026-01-01T00:00:00Z\n2,,2026-01-01T00:00:01Z\n3,7\n")
-	got := b.object("load a.csv --topic t --key id --time when --drop when --json")
+	var got map[string]any
+	out, stderr := b.fails("load a.csv --topic t --key id --time when --drop when --json")
+	if want := "lapwing: 1 of 3 rows was rejected\n  a.csv:4: 2 fields, header has 3\n  next: correct those lines and load only them; the others were sent\n"; stderr != want {
+		t.Errorf("%s\nwant %s", stderr, want)
+	}
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
+		t.Fatal(err)
+	}
 	if got["rows"] != 3.0 || got["sent"] != 2.0 || got["created"] != true || fmt.Sprint(got["rejected"]) != "map[csv_columns:1]" {
 		t.Errorf("%v", got)
 	}
 	b.has(fmt.Sprint(got["examples"]), "a.csv:4")
 	records := b.ok("tail t --from-beginning -n 2 --json")
 	b.has(records, `"value":{"id":1,"x":1.50}`, `"value":{"id":2,"x":null}`, `"key":"1"`, `"time":"2026-01-01T00:00:01Z"`)
-	again := b.object("load a.csv --topic t --partitions 3 --json")
-	b.has(fmt.Sprint(again["warnings"]), "topic t exists and keeps its 6 partitions")
+	again, _ := b.fails("load a.csv --topic t --partitions 3")
+	b.has(again, "1 rejected: csv_columns\n  a.csv:4: 2 fields", "note: topic t exists and keeps its 6 partitions")
 
 	// Without a key rows go round the partitions in order; a seed decides a shuffle.
 	var rows strings.Builder

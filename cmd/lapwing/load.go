@@ -51,6 +51,8 @@ type loadResult struct {
 	Examples   map[string][]rejects `json:"examples,omitempty"` // the first of each reason
 	Warnings   []string             `json:"warnings,omitempty"`
 	Seconds    float64              `json:"seconds"`
+
+	first *rejects
 }
 
 type rejects struct {
@@ -68,7 +70,7 @@ recognised by their content. Delimiter and format are found, or given.
 
 The topic is created with --partitions if it is absent. Rows without a key go to the partitions
 in turn, so the same file always lands in the same places. A row that cannot be read is counted
-with its line and never stops the others.`,
+with its line and never stops the others; the exit code is 1 then.`,
 		Example: `  lapwing load cars.csv --topic cars --key car --time time
   lapwing load train.csv.gz --topic payments --drop label,id --shuffle 1
   zcat big.jsonl.gz | lapwing load - --format jsonl --topic events --rate 5000
@@ -208,7 +210,27 @@ func (a *app) load(cmd *cobra.Command, files []string, o *loadFlags) error {
 	if r.Sent == 0 {
 		return r.nothing(files)
 	}
-	return nil
+	return someRejected(r.Rejected, r.Rows, r.first, "correct those lines and load only them; the others were sent")
+}
+
+// someRejected is the fault of a command that did what it could with the other rows; nil where none was rejected. The
+// summary has the counts by reason.
+func someRejected(by map[string]int64, rows int64, first *rejects, next string) error {
+	var n int64
+	for _, c := range by {
+		n += c
+	}
+	if n == 0 {
+		return nil
+	}
+	f := &fault{what: fmt.Sprintf("%s of %s rows were rejected", count(n), count(rows)), next: next}
+	if n == 1 {
+		f.what = fmt.Sprintf("1 of %s rows was rejected", count(rows))
+	}
+	if first != nil {
+		f.where = first.At + ": " + first.Detail
+	}
+	return f
 }
 
 // openFirst opens every file before anything is written: a mistyped name must not leave half of a load behind. What
@@ -386,8 +408,12 @@ func (l *loading) file(ctx context.Context, f *events.File, take func(events.Ent
 
 func (l *loading) reject(bad *events.RowError) {
 	l.result.Rejected[bad.Reason]++
+	one := rejects{At: fmt.Sprintf("%s:%d", bad.File, bad.Line), Detail: bad.Detail}
+	if l.result.first == nil {
+		l.result.first = &one
+	}
 	if ex := l.result.Examples[bad.Reason]; len(ex) < loadExamples {
-		l.result.Examples[bad.Reason] = append(ex, rejects{At: fmt.Sprintf("%s:%d", bad.File, bad.Line), Detail: bad.Detail})
+		l.result.Examples[bad.Reason] = append(ex, one)
 	}
 }
 

@@ -33,7 +33,8 @@ func (a *app) scoreCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "score FILE...", Short: "Score files once, by the code that scores a stream", GroupID: groupRun,
 		Long: `Scores every row of the files with one model and ends. The rows go through the same code as a
-stream's records: the same record gets the same score.
+stream's records: the same record gets the same score. A row that cannot be scored is counted with
+its line and never stops the others; the exit code is 1 then.
 
 --to takes - for standard output, a file (a path with a slash, or a name ending in .jsonl or
 .json), or else a topic, which is created if it is absent.`,
@@ -132,7 +133,7 @@ func (a *app) score(cmd *cobra.Command, files []string, o *scoreFlags) error {
 	if r.Scored == 0 {
 		return r.nothing(files)
 	}
-	return nil
+	return someRejected(r.Rejected, r.Records, r.first, "correct those lines and score only them; the others were scored")
 }
 
 // noModelTopic says in the words of models that the model topic is not there.
@@ -152,8 +153,12 @@ func (a *app) scoreFile(ctx context.Context, name string, o *scoreFlags, b serve
 	defer f.Close()
 	report, err := server.ScoreBounded(ctx, b, f.Next, func(s *server.Scored) error {
 		if s.Reason != "" {
+			one := rejects{At: fmt.Sprintf("%s:%d", name, s.Line), Detail: s.Detail}
+			if r.first == nil && s.Reason != events.Tombstone.String() {
+				r.first = &one
+			}
 			if ex := r.Examples[s.Reason]; len(ex) < loadExamples {
-				r.Examples[s.Reason] = append(ex, rejects{At: fmt.Sprintf("%s:%d", name, s.Line), Detail: s.Detail})
+				r.Examples[s.Reason] = append(ex, one)
 			}
 			return nil
 		}
@@ -291,6 +296,8 @@ type scoreResult struct {
 	Examples map[string][]rejects `json:"examples,omitempty"`
 	Warnings []string             `json:"warnings,omitempty"`
 	Seconds  float64              `json:"seconds"`
+
+	first *rejects // not a tombstone
 }
 
 // MarshalJSON names the counts of the embedded report.
