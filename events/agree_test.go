@@ -46,6 +46,14 @@ func agree(t *testing.T, name string, content []byte, o FileOptions) int {
 	for n := 0; ; n++ {
 		e1, err1 := loaded.Next()
 		e2, err2 := raw.Next()
+		var row *RowError
+		if errors.As(err1, &row) && err2 == nil {
+			// Raw lines are not checked when they are loaded; what reads them rejects them then.
+			if e2.Line != row.Line || b.Decode(e2.Value, rowB).Outcome != Rejected {
+				t.Fatalf("line %d: loaded %v, raw %q", e2.Line, err1, e2.Value)
+			}
+			continue
+		}
 		if (err1 == nil) != (err2 == nil) || e1.Line != e2.Line {
 			t.Fatalf("row %d: loaded %v, raw %v", n, err1, err2)
 		}
@@ -53,8 +61,7 @@ func agree(t *testing.T, name string, content []byte, o FileOptions) int {
 			return n
 		}
 		if err1 != nil {
-			var row *RowError
-			if !errors.As(err1, &row) {
+			if row == nil {
 				return n
 			}
 			continue

@@ -239,6 +239,7 @@ func (f *File) skipBlankLines() {
 }
 
 // row finds the cells of the row at window[at:], reading on as needed. A *RowError means that the row was passed over.
+// No cells and no error: a line that is no row, which goes out as it is.
 func (f *File) row() ([]cell, int, error) {
 	c := f.csv
 	for {
@@ -265,6 +266,9 @@ func (f *File) row() ([]cell, int, error) {
 		end, ok, err := f.lineEnd()
 		if err != nil {
 			return nil, 0, err
+		}
+		if ok && f.header != nil && f.unchecked() {
+			return nil, end, nil
 		}
 		f.consume(end - f.at)
 		if !ok {
@@ -299,6 +303,9 @@ func (f *File) nextCSV() (Entry, error) {
 	row := f.window[f.at:next]
 	start := f.at
 	f.consume(next - f.at)
+	if f.unchecked() {
+		return Entry{Value: f.keep(func(b []byte) []byte { return append(b, dropLineEnd(row)...) }), Time: NoTime, Line: line}, nil
+	}
 	if i := bytes.IndexByte(row, 0); i >= 0 {
 		col := 0
 		for col < len(cells)-1 && cells[col].end < start+i {

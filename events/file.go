@@ -32,7 +32,7 @@ type FileOptions struct {
 	TimeLayout   string   // Go layout for text; default: RFC 3339 and its like
 	TimeZone     string   // zone for times without one; default: UTC
 	Drop         []string // columns, or top-level keys, that are left out of the value; default: none
-	Raw          bool     // the value is the line as it stands; default: false
+	Raw          bool     // the value is the line as it stands, checked only for what Key and Time need; default: false
 	NoHeader     bool     // csv: the first line is a row; default: false
 	Columns      []string // csv: column names in place of the header's, or of a missing header; default: none
 }
@@ -336,6 +336,9 @@ func (f *File) keep(write func([]byte) []byte) []byte {
 	f.arena = write(f.arena)
 	return f.arena[start:len(f.arena):len(f.arena)]
 }
+
+// unchecked: lines go out as they are, and nothing has to be found in them.
+func (f *File) unchecked() bool { return f.o.Raw && f.o.Key == "" && f.o.Time == "" }
 
 // timeOf reads a row's declared time. The first number settles the unit where none is set.
 func (f *File) timeOf(text []byte, line int) (int64, error) {

@@ -263,3 +263,23 @@ func BenchmarkCSV(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "rows/s")
 }
+
+// A raw line goes out as it is, whatever it is; only a key or a time is a reason to look into it.
+func TestRawLinesAreNotChecked(t *testing.T) {
+	lines := "{\"a\":1}\r\n\nnot JSON\n  {\"a\":NaN} \n[1,2]\n"
+	path := writeFile(t, "f.jsonl", []byte(lines))
+	r := read(t, path, FileOptions{Raw: true}).counts(4)
+	for i, want := range []string{`{"a":1}`, "not JSON", `  {"a":NaN} `, "[1,2]"} {
+		r.value(i, want)
+	}
+	read(t, path, FileOptions{Raw: true, Key: "a"}).counts(1, 3, 4, 5)
+
+	path = writeFile(t, "f.csv", []byte("a,b\n1,2\n1\n1,\"2\n1,2,3\nx\x00,y\n"))
+	r = read(t, path, FileOptions{Raw: true}).counts(5)
+	for i, want := range []string{"1,2", "1", `1,"2`, "1,2,3", "x\x00,y"} {
+		r.value(i, want)
+	}
+	if e := r.entries[2]; e.Line != 4 {
+		t.Errorf("line %d", e.Line)
+	}
+}

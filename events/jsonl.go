@@ -52,9 +52,14 @@ func (f *File) nextJSON() (Entry, error) {
 			}
 			return Entry{}, f.reject(line, "", ReasonLong, "a line of more than %d MiB", maxRow>>20)
 		}
-		text = dropMark(dropLineEnd(text))
+		text = dropLineEnd(text)
+		whole := text
+		text = dropMark(text)
 		if len(bytes.TrimSpace(text)) == 0 {
 			continue
+		}
+		if f.unchecked() {
+			return Entry{Value: f.keep(func(b []byte) []byte { return append(b, whole...) }), Time: NoTime, Line: line}, nil
 		}
 		j.check.begin()
 		if !j.check.scanJSON(text) {
@@ -82,7 +87,10 @@ func (f *File) nextJSON() (Entry, error) {
 			}
 		}
 		e.Value = f.keep(func(b []byte) []byte {
-			if len(f.o.Drop) > 0 && !f.o.Raw {
+			switch {
+			case f.o.Raw:
+				return append(b, whole...)
+			case len(f.o.Drop) > 0:
 				return f.appendWithout(b, text)
 			}
 			return append(b, bytes.TrimSpace(text)...)
