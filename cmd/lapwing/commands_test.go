@@ -91,7 +91,7 @@ func TestCommandsFromHistoryToScores(t *testing.T) {
 	next := fmt.Sprint(report["next"])
 	b.has(next, "lapwing serve --topic cars --model cars --start after-training", "lapwing tail alerts --topic cars")
 	text := b.ok("train --topic cars --model cars --alias none --epochs 1 --layers 4")
-	b.has(text, "published   cars/2", "lapwing models move cars@live VERSION")
+	b.has(text, "published   cars/2", "  lapwing models move cars@live 2\n  lapwing serve --topic cars --model cars --start after-training\n  lapwing tail alerts --topic cars\n")
 
 	list := b.ok("models list")
 	b.has(list, "cars  live → 1", "\n     2 ", "\n     1 ")
@@ -142,6 +142,10 @@ func TestCommandsFromHistoryToScores(t *testing.T) {
 	}
 	b.fails("score rows.jsonl --model cars --to rescored")
 	b.has(b.ok("tail rescored --from-beginning -n 50"), "cars/1", "car1 ")
+	_, stderr = b.fails("score rows.jsonl --model cars --to cars")
+	if want := "lapwing: topic cars holds the history that model cars/1 was trained on: scores do not belong among its records\n  --to cars\n  next: name another topic, such as --to cars.scores\n"; stderr != want {
+		t.Errorf("%s\nwant %s", stderr, want)
+	}
 	if left, _ := filepath.Glob(".scores*"); len(left) > 0 {
 		t.Errorf("left over: %v", left)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lapwing-stream/lapwing/events"
+	"github.com/lapwing-stream/lapwing/model"
 	"github.com/lapwing-stream/lapwing/registry"
 	"github.com/lapwing-stream/lapwing/server"
 	"github.com/lapwing-stream/lapwing/stream"
@@ -95,6 +96,9 @@ func (a *app) score(cmd *cobra.Command, files []string, o *scoreFlags) error {
 	if err != nil {
 		return noModelTopic(err, e)
 	}
+	if err := notItsHistory(o.to, manifest, data); err != nil {
+		return err
+	}
 	sink, err := a.openSink(ctx, client, o.to)
 	if err != nil {
 		return err
@@ -136,6 +140,22 @@ func (a *app) score(cmd *cobra.Command, files []string, o *scoreFlags) error {
 	return someRejected(r.Rejected, r.Records, r.first, "correct those lines and score only them; the others were scored")
 }
 
+// notItsHistory refuses scores among the records that the model was trained on: the next training would learn from them.
+func notItsHistory(to string, manifest registry.Manifest, data []byte) error {
+	if !isTopic(to) {
+		return nil
+	}
+	m, err := model.Decode(data)
+	if err != nil {
+		return fmt.Errorf("model %s cannot be read: %w", manifest, err)
+	}
+	if m.Lineage.Topic != to {
+		return nil
+	}
+	return &fault{what: fmt.Sprintf("topic %s holds the history that model %s was trained on: scores do not belong among its records", to, manifest),
+		where: "--to " + to, next: "name another topic, such as --to " + to + ".scores"}
+}
+
 // noModelTopic says in the words of models that the model topic is not there.
 func noModelTopic(err error, e *effective) error {
 	if isNoTopic(err) {
@@ -173,12 +193,18 @@ func (a *app) scoreFile(ctx context.Context, name string, o *scoreFlags, b serve
 	return err
 }
 
+// isTopic: --to is neither standard output nor the name of a file.
+func isTopic(to string) bool {
+	ext := filepath.Ext(to)
+	return to != "-" && !strings.ContainsRune(to, os.PathSeparator) && ext != ".jsonl" && ext != ".json" && ext != ".ndjson"
+}
+
 // openSink makes what --to names.
 func (a *app) openSink(ctx context.Context, client *stream.Client, to string) (scoreSink, error) {
-	switch ext := filepath.Ext(to); {
+	switch {
 	case to == "-":
 		return &fileSink{w: bufio.NewWriterSize(a.term, 1<<16)}, nil
-	case strings.ContainsRune(to, os.PathSeparator) || ext == ".jsonl" || ext == ".json" || ext == ".ndjson":
+	case !isTopic(to):
 		// The name appears only with everything in it.
 		f, err := os.CreateTemp(filepath.Dir(to), "."+filepath.Base(to)+".*")
 		if err != nil {

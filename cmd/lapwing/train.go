@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/lapwing-stream/lapwing/events"
+	"github.com/lapwing-stream/lapwing/registry"
 	"github.com/lapwing-stream/lapwing/trainer"
 )
 
@@ -124,7 +126,7 @@ func (a *app) train(cmd *cobra.Command, o *trainFlags) error {
 		}
 		return err
 	}
-	next := a.nextLines(cmd, o, e)
+	next := a.nextLines(cmd, o, report.Manifest)
 	switch {
 	case a.json:
 		return writeTrainJSON(a.term, report, engineLine(engine), next)
@@ -145,7 +147,7 @@ func (a *app) train(cmd *cobra.Command, o *trainFlags) error {
 }
 
 // nextLines are the commands to type after a training, exactly as they work here.
-func (a *app) nextLines(cmd *cobra.Command, o *trainFlags, e *effective) []string {
+func (a *app) nextLines(cmd *cobra.Command, o *trainFlags, made registry.Manifest) []string {
 	var same []string
 	for _, name := range []string{"config", "brokers", "models-topic"} {
 		if f := cmd.Flags().Lookup(name); f != nil && f.Changed {
@@ -158,22 +160,17 @@ func (a *app) nextLines(cmd *cobra.Command, o *trainFlags, e *effective) []strin
 		}
 		same = append(same, "--property", shellWord(p))
 	}
+	line := func(words ...string) string { return strings.Join(append(words, same...), " ") }
+	var lines []string
 	serve := []string{"lapwing serve", "--topic", shellWord(o.topic), "--model", shellWord(o.model)}
 	switch o.alias {
 	case "live":
-	case "none":
-		return []string{
-			strings.Join(append([]string{"lapwing models show", shellWord(o.model)}, same...), " "),
-			strings.Join(append([]string{"lapwing models move", shellWord(o.model + "@live"), "VERSION"}, same...), " "),
-		}
+	case "none": // nothing serves the version before an alias means it
+		lines = append(lines, line("lapwing models move", shellWord(o.model+"@live"), strconv.Itoa(made.Version)))
 	default:
 		serve = append(serve, "--alias", shellWord(o.alias))
 	}
-	serve = append(serve, "--start", "after-training")
-	return []string{
-		strings.Join(append(serve, same...), " "),
-		strings.Join(append([]string{"lapwing tail alerts --topic", shellWord(o.topic)}, same...), " "),
-	}
+	return append(lines, line(append(serve, "--start", "after-training")...), line("lapwing tail alerts --topic", shellWord(o.topic)))
 }
 
 // shellWord quotes a word for a POSIX shell where it needs it.
