@@ -28,7 +28,7 @@ func fleetValues(n int) ([][]byte, model.Spec, error) {
 }
 
 func decodeSuite(ctx context.Context, r *run) error {
-	values, spec, err := fleetValues(100_000)
+	values, spec, err := fleetValues(min(100_000, r.Records))
 	if err != nil {
 		return err
 	}

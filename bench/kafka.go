@@ -339,7 +339,7 @@ func latencySuite(ctx context.Context, r *run) error {
 		return err
 	}
 	defer c.close()
-	values, _, err := fleetValues(20_000)
+	values, _, err := fleetValues(min(20_000, r.Records))
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 // open gives a registry on an embedded broker, reached over TCP as any other.
 func open(t *testing.T) (*Registry, *stream.Client) {
 	t.Helper()
+	t.Parallel() // each test waits for its own broker most of the time
 	broker, err := stream.Embed(stream.EmbeddedOptions{})
 	if err != nil {
 		t.Fatal(err)
