@@ -379,3 +379,18 @@ func TestLoadReadsANamedPipe(t *testing.T) {
 	}
 	b.has(b.ok("tail t --from-beginning -n 2"), `{"a":1,"b":2}`, `{"a":3,"b":4}`)
 }
+
+// Other programs' records in the model topic are no news to a command that succeeds.
+func TestCommandsPassOverStrangersInSilence(t *testing.T) {
+	b := newBed(t)
+	b.ok("generate cars --rate 0 --count 300 --topic cars")
+	produce(t, b.broker, "lapwing.models", "what is this", "garbage", "more", "and more")
+	for _, line := range []string{"train --topic cars --model cars --layers 4 --epochs 1", "models list"} {
+		_, stderr, code := runIn(t, []string{"LAPWING_KAFKA_BOOTSTRAP_SERVERS=" + b.broker}, splitWords(t, line)...)
+		if code != 0 || stderr != "" {
+			t.Errorf("%s: exit %d\n%s", line, code, stderr)
+		}
+	}
+	_, stderr, _ := runIn(t, []string{"LAPWING_KAFKA_BOOTSTRAP_SERVERS=" + b.broker}, "models", "list", "--log-level", "debug")
+	b.has(stderr, "passed over a record of the model topic")
+}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math"
 	"strconv"
 	"time"
@@ -18,9 +19,10 @@ func (a *app) connect(ctx context.Context, e *effective) (*stream.Client, error)
 	return stream.Connect(ctx, stream.Options{Properties: e.Kafka, Log: a.log})
 }
 
-// registry is the model topic of the configuration.
+// registry is the model topic of the configuration, for a command that ends. What is odd about the topic matters to
+// whoever keeps it, and serve warns of it: a command that succeeds says so only when asked, at the level debug.
 func (a *app) registry(c *stream.Client, e *effective) *registry.Registry {
-	return registry.Open(c, registry.Options{Topic: e.ModelsTopic, Log: a.log})
+	return registry.Open(c, registry.Options{Topic: e.ModelsTopic, Log: slog.New(lowered{a.log.Handler()})})
 }
 
 // engine is what --engine names. auto takes the fastest that works here; a named one never falls back.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -27,6 +28,30 @@ func newLog(w io.Writer, text bool, level slog.Level) *slog.Logger {
 			return a
 		},
 	}))
+}
+
+// lowered turns warnings into debug lines.
+type lowered struct{ slog.Handler }
+
+func (l lowered) Enabled(ctx context.Context, level slog.Level) bool {
+	return l.Handler.Enabled(ctx, lower(level))
+}
+
+func (l lowered) Handle(ctx context.Context, r slog.Record) error {
+	r.Level = lower(r.Level)
+	return l.Handler.Handle(ctx, r)
+}
+
+func (l lowered) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return lowered{l.Handler.WithAttrs(attrs)}
+}
+func (l lowered) WithGroup(name string) slog.Handler { return lowered{l.Handler.WithGroup(name)} }
+
+func lower(level slog.Level) slog.Level {
+	if level == slog.LevelWarn {
+		return slog.LevelDebug
+	}
+	return level
 }
 
 // cleanWriter passes whole log lines on with control characters made visible: values may come from records.

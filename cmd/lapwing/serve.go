@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/lapwing-stream/lapwing/registry"
 	"github.com/lapwing-stream/lapwing/server"
 )
 
@@ -73,7 +74,7 @@ func (a *app) serve(cmd *cobra.Command) error {
 		return err
 	}
 	defer client.Close()
-	s, err := server.New(server.Deps{Client: client, Registry: a.registry(client, e), Engine: engine, Log: a.log}, serverOptions(&e.Config))
+	s, err := server.New(server.Deps{Client: client, Registry: registry.Open(client, registry.Options{Topic: e.ModelsTopic, Log: a.log}), Engine: engine, Log: a.log}, serverOptions(&e.Config))
 	if err != nil {
 		return err
 	}
