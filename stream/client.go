@@ -22,7 +22,7 @@ type Options struct {
 	Properties map[string]string
 	// Log gets librdkafka's own lines, repeats folded, and this package's. No unit; default slog.Default().
 	Log *slog.Logger
-	// ConnectTimeout bounds Connect. Seconds; default 10s.
+	// ConnectTimeout bounds Connect, the search for what is wrong included. Seconds; default 10s.
 	ConnectTimeout time.Duration
 }
 
@@ -126,12 +126,15 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 		}
 		delete(o.Properties, "metadata.broker.list")
 	}
-	ctx, cancel := context.WithTimeout(ctx, o.ConnectTimeout)
+	// Most of the time is for the broker, some for finding out what is wrong, and a little for closing.
+	ctx, cancel := context.WithTimeout(ctx, o.ConnectTimeout*9/10)
 	defer cancel()
+	trying, enough := context.WithTimeout(ctx, o.ConnectTimeout*2/3)
+	defer enough()
 
 	scrub := scrubber(o.Properties)
 	c := &Client{o: o, log: o.Log, scrub: scrub}
-	reach, err := probe(ctx, c.Brokers())
+	reach, err := probe(trying, c.Brokers())
 	if err != nil {
 		return nil, err
 	}
@@ -160,12 +163,22 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 		c.fold.close()
 		return nil, err
 	}
-	if err := c.firstMetadata(ctx, reach); err != nil {
-		c.Close()
+	if err := c.firstMetadata(ctx, trying, reach); err != nil {
+		c.abandon(ctx)
 		return nil, err
 	}
 	c.fold.release()
 	return c, nil
+}
+
+// abandon closes within ctx: librdkafka may wait for a broker that does not answer, and then goes on behind.
+func (c *Client) abandon(ctx context.Context) {
+	done := make(chan struct{})
+	go func() { c.Close(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
 }
 
 // Close ends the client. Readers and producers made from it are closed by their owners, before.

@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"log/slog"
+	"maps"
 	"math/big"
 	"net"
 	"strings"
@@ -103,8 +104,27 @@ func TestConnectListenerIsSilent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	wantText(t, connectErr(t, l.Addr().String(), nil), l.Addr().String())
+	t.Cleanup(func() { l.Close() })
+	for _, protocol := range []string{"plaintext", "ssl", "sasl_ssl"} {
+		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
+			o := Options{Properties: map[string]string{"bootstrap.servers": l.Addr().String(), "security.protocol": protocol},
+				ConnectTimeout: 2 * time.Second, Log: testLog(t)}
+			if protocol == "sasl_ssl" {
+				maps.Copy(o.Properties, map[string]string{"sasl.mechanisms": "PLAIN", "sasl.username": "ada", "sasl.password": "p"})
+			}
+			began := time.Now()
+			c, err := Connect(context.Background(), o)
+			if err == nil {
+				c.Close()
+				t.Fatal("connected to a silent listener")
+			}
+			wantText(t, err.Error(), "accepts connections but does not answer", l.Addr().String())
+			if took := time.Since(began); took > o.ConnectTimeout+time.Second { // finding the cause and closing come out of the bound
+				t.Errorf("the bound is %v, it took %v", o.ConnectTimeout, took)
+			}
+		})
+	}
 }
 
 func certificate(t *testing.T) tls.Certificate {

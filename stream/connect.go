@@ -107,28 +107,33 @@ func dialText(err error) string {
 	return err.Error()
 }
 
-// firstMetadata waits for the first round trip, or until librdkafka has said why there will be none.
-func (c *Client) firstMetadata(ctx context.Context, r reached) error {
+// firstMetadata waits for the first round trip until trying ends, or until librdkafka has said why there will be none; ctx
+// bounds the search for the reason.
+func (c *Client) firstMetadata(ctx, trying context.Context, r reached) error {
 	for {
 		md, err := c.admin.GetMetadata(nil, false, 250)
 		if err == nil && len(md.Brokers) > 0 {
 			return c.checkAdvertised(ctx, r, md.Brokers)
 		}
-		if e := c.diagnose(r, false); e != nil {
+		if e := c.diagnose(ctx, r, false); e != nil {
 			return e
 		}
-		if ctx.Err() != nil {
-			if e := c.diagnose(r, true); e != nil {
+		if trying.Err() != nil {
+			if e := c.diagnose(ctx, r, true); e != nil {
 				return e
 			}
-			return &Error{What: "the broker accepts connections but does not answer", Where: r.addr,
-				Next: "check that a Kafka broker listens there, and its log", Err: errors.Join(ctx.Err(), err)}
+			return silent(r, "check that a Kafka broker listens there, and its log")
 		}
 	}
 }
 
+// silent: something listens and says nothing, in any protocol.
+func silent(r reached, next string) error {
+	return &Error{What: "the broker accepts connections but does not answer", Where: r.addr, Next: next, Err: errNoBroker}
+}
+
 // diagnose turns librdkafka's own lines into the likely cause. Unless final, only what will not heal by waiting counts.
-func (c *Client) diagnose(r reached, final bool) error {
+func (c *Client) diagnose(ctx context.Context, r reached, final bool) error {
 	p := c.o.Properties
 	proto := strings.ToLower(p["security.protocol"])
 	if proto == "" {
@@ -173,12 +178,11 @@ func (c *Client) diagnose(r reached, final bool) error {
 			return &Error{What: "the TLS handshake failed: this listener does not speak TLS", Where: r.addr,
 				Next: "set security.protocol to plaintext or sasl_plaintext, or use the port of the TLS listener", Err: errors.New(tail(l))}
 		}
-		if final && !speaksTLS(r.addr) {
-			return &Error{What: "this listener does not answer a TLS handshake", Where: r.addr,
-				Next: "set security.protocol to plaintext or sasl_plaintext, or use the port of the TLS listener", Err: errNoBroker}
+		if final && !speaksTLS(ctx, r.addr) {
+			return silent(r, "check that a Kafka broker listens there; where it takes no TLS handshake, set security.protocol to plaintext or sasl_plaintext")
 		}
 	}
-	if !strings.HasSuffix(proto, "ssl") && (final || len(lines) > 0) && speaksTLS(r.addr) {
+	if !strings.HasSuffix(proto, "ssl") && (final || len(lines) > 0) && speaksTLS(ctx, r.addr) {
 		want := "ssl"
 		if proto == "sasl_plaintext" {
 			want = "sasl_ssl"
@@ -192,7 +196,7 @@ func (c *Client) diagnose(r reached, final bool) error {
 				Next: "set security.protocol to sasl_" + proto + ", sasl.mechanisms, sasl.username and sasl.password", Err: errors.New(tail(l))}
 		}
 	}
-	if final && len(lines) > 0 {
+	if final && len(lines) > 0 && find("timed out") == "" {
 		return &Error{What: "the broker could not be talked to: " + tail(lines[len(lines)-1]), Where: r.addr,
 			Next: "check security.protocol and the broker's log", Err: errNoBroker}
 	}
@@ -210,9 +214,9 @@ func tail(l string) string {
 }
 
 // speaksTLS offers a handshake and reports whether it is taken up. Nothing is sent over it, so whom it trusts is no matter.
-func speaksTLS(addr string) bool {
+func speaksTLS(ctx context.Context, addr string) bool {
 	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: time.Second}, Config: &tls.Config{InsecureSkipVerify: true}}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	conn, err := d.DialContext(ctx, "tcp", addr)
 	if err == nil {
