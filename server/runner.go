@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -148,6 +149,9 @@ func (r *runner) run(ctx context.Context) error {
 // the model is there, so that records which arrive while a first model is trained are scored; only after-training has
 // to know the model.
 func (r *runner) prepare(ctx context.Context) error {
+	if err := r.alone(ctx); err != nil {
+		return err
+	}
 	if err := r.awaitOutputs(ctx); err != nil {
 		return err
 	}
@@ -164,8 +168,31 @@ func (r *runner) prepare(ctx context.Context) error {
 	if err := r.awaitModel(ctx); err != nil {
 		return err
 	}
+	if err := r.alone(ctx); err != nil { // it may have waited for days
+		return err
+	}
 	if kind == StartAfterTraining {
 		return r.begin(ctx)
+	}
+	return nil
+}
+
+// alone refuses an output that another model is writing to: the two would share the group, hence each score some of the
+// records. A static member with our own instance id is who we were before.
+func (r *runner) alone(ctx context.Context) error {
+	members, err := r.client.Members(ctx, r.o.group())
+	if err != nil {
+		return err
+	}
+	for _, m := range members {
+		if m.Is == "" || m.Is == r.o.ref().String() || r.o.InstanceID != "" && m.InstanceID == r.o.InstanceID {
+			continue
+		}
+		return &stream.Error{
+			What:  fmt.Sprintf("output %s is being written by model %s; %s would mix its scores in", r.o.Output, m.Is, r.o.ref()),
+			Where: fmt.Sprintf("member of group %s from %s, client.id %s", r.o.group(), m.Host, m.ClientID),
+			Next:  fmt.Sprintf("give %s an output of its own with --output NAME (and --alerts NAME), or stop the other", r.o.ref()),
+		}
 	}
 	return nil
 }

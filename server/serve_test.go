@@ -160,6 +160,30 @@ func TestMissingTopic_Case2_05(t *testing.T) {
 	}
 }
 
+// TestOutputOfAnotherModel: a second model on an output is refused at its start; a copy of the first joins.
+func TestOutputOfAnotherModel(t *testing.T) {
+	b := newBed(t)
+	b.topic("events", 2)
+	b.publish("cars", testModel(t, plainSpec, 1, 5), "live")
+	b.publish("other", testModel(t, plainSpec, 2, 5), "live")
+	first := b.serve(oneStream("events"))
+	first.ready()
+	o := oneStream("events")
+	o.Streams[0].Model = "other"
+	err := b.server(o).Run(t.Context())
+	if err == nil {
+		t.Fatal("two models write one output")
+	}
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) != 3 || !strings.Contains(lines[0], "events.scores is being written by model cars@live") ||
+		!strings.Contains(lines[1], "from 127.0.0.1") || !strings.Contains(lines[2], "--output NAME") {
+		t.Errorf("%v", err)
+	}
+	b.serve(oneStream("events")).ready()
+	first.ready()
+	first.stop()
+}
+
 // TestTwoInputTopics: one stream over two topics of different width, and a second stream beside it.
 func TestTwoInputTopics(t *testing.T) {
 	b := newBed(t)

@@ -79,7 +79,7 @@ type assignment struct {
 
 func (r *runner) runSession(ctx context.Context) (err error) {
 	group, err := r.client.Group(ctx, stream.GroupOptions{
-		Topics: r.o.Topics, Group: r.o.group(), InstanceID: r.o.InstanceID,
+		Topics: r.o.Topics, Group: r.o.group(), InstanceID: r.o.InstanceID, Member: r.o.ref().String(),
 		MaxBatch: r.server.MaxBatch, MaxInFlight: r.server.inFlight(),
 	})
 	if err != nil {

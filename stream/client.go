@@ -26,6 +26,9 @@ type Options struct {
 	ConnectTimeout time.Duration
 }
 
+// clientID is the client.id where the user sets none.
+const clientID = "lapwing"
+
 // requestTimeout bounds an administrative request whose context has no deadline of its own.
 const requestTimeout = 30 * time.Second
 
@@ -196,7 +199,7 @@ func (c *Client) Brokers() string { return c.o.Properties["bootstrap.servers"] }
 // config merges defaults, the user's properties, and what role needs, later ones winning.
 func (c *Client) config(defaults map[string]string, role ...map[string]any) *kafka.ConfigMap {
 	m := kafka.ConfigMap{
-		"client.id":               "lapwing",
+		"client.id":               clientID,
 		"log.connection.close":    false, // brokers close idle connections; that is no event
 		"socket.nagle.disable":    true,  // a lone record must not wait for an acknowledgement of the one before
 		"socket.keepalive.enable": true,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,6 +21,9 @@ type GroupOptions struct {
 	Group string
 	// InstanceID makes the member static: it keeps its partitions over a restart, and Close does not leave. A name; default none.
 	InstanceID string
+	// Member says to others what this member is (see Client.Members): it follows a slash in the consumer's client.id. No slash in it;
+	// default none.
+	Member string
 	// MaxBatch bounds a batch. Records; default 4096.
 	MaxBatch int
 	// MaxInFlight bounds the batches that the caller holds. Batches; default 4.
@@ -47,6 +51,9 @@ func (o *GroupOptions) Validate() error {
 	case "", "earliest", "latest":
 	default:
 		errs = append(errs, &Error{What: fmt.Sprintf("start %q is not known", o.Start), Next: "use earliest or latest"})
+	}
+	if strings.Contains(o.Member, "/") {
+		errs = append(errs, fmt.Errorf("GroupOptions.Member %q has a slash in it", o.Member))
 	}
 	if o.MaxBatch < 0 || o.MaxInFlight < 0 || o.PauseAfter < 0 || o.CloseTimeout < 0 {
 		errs = append(errs, fmt.Errorf("GroupOptions: MaxBatch %d, MaxInFlight %d, PauseAfter %v, CloseTimeout %v: none may be negative", o.MaxBatch, o.MaxInFlight, o.PauseAfter, o.CloseTimeout))
@@ -356,6 +363,47 @@ func (g *Group) Held() map[TopicPartition]int64 {
 		out[tp] = max(0, w.high-max(w.end, w.pos))
 	}
 	return out
+}
+
+// Member is a member of a consumer group, as the broker knows it.
+type Member struct {
+	Is         string // what it says it is: GroupOptions.Member; "" = nothing
+	Host       string
+	ClientID   string
+	InstanceID string // of a static member
+}
+
+// Members lists the members of a group; one that does not exist has none.
+func (c *Client) Members(ctx context.Context, group string) ([]Member, error) {
+	ctx, cancel := withDeadline(ctx)
+	defer cancel()
+	for {
+		r, err := c.admin.DescribeConsumerGroups(ctx, []string{group})
+		if err == nil && len(r.ConsumerGroupDescriptions) == 1 {
+			d := r.ConsumerGroupDescriptions[0]
+			if d.Error.Code() == kafka.ErrNoError {
+				var out []Member
+				for _, m := range d.Members {
+					one := Member{Host: strings.TrimPrefix(m.Host, "/"), ClientID: m.ClientID, InstanceID: m.GroupInstanceID}
+					if i := strings.LastIndexByte(m.ClientID, '/'); i >= 0 {
+						one.Is = m.ClientID[i+1:]
+					}
+					out = append(out, one)
+				}
+				return out, nil
+			}
+			err = d.Error
+		}
+		switch code(err) {
+		case kafka.ErrGroupIDNotFound:
+			return nil, nil
+		case kafka.ErrCoordinatorLoadInProgress, kafka.ErrCoordinatorNotAvailable, kafka.ErrNotCoordinator:
+			if pause(ctx, 0) {
+				continue
+			}
+		}
+		return nil, c.adminErr("the group's members could not be listed", "group "+group, err)
+	}
 }
 
 // InGroup tells whether the member has joined and not been put out. From kept state.

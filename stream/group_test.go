@@ -586,6 +586,28 @@ func TestGroupStaticMemberDoesNotLeave(t *testing.T) {
 	}
 }
 
+func TestGroupMembersSayWhatTheyAre(t *testing.T) {
+	t.Parallel()
+	c, _ := broker(t)
+	top := topic(t, c, 1)
+	o := GroupOptions{Topics: []string{top}, Group: name("g"), Member: "cars@live"}
+	if ms, err := c.Members(ctxOf(t), o.Group); err != nil || len(ms) != 0 {
+		t.Fatal(ms, err)
+	}
+	m := join(t, c, o)
+	m.untilAssigned(1)
+	ms, err := c.Members(ctxOf(t), o.Group)
+	if err != nil || len(ms) != 1 || ms[0].Is != "cars@live" || ms[0].ClientID != "lapwing/cars@live" || !strings.HasPrefix(ms[0].Host, "127.0.0.1") {
+		t.Fatal(ms, err)
+	}
+	if err := m.g.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if ms, err := c.Members(ctxOf(t), o.Group); err != nil || len(ms) != 0 {
+		t.Fatal(ms, err)
+	}
+}
+
 func TestGroupCloseIsBoundedWhenTheBrokerHasGone_Case8_12(t *testing.T) {
 	t.Parallel()
 	e, err := Embed(EmbeddedOptions{})

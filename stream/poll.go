@@ -50,6 +50,13 @@ func (p *poller) open() error {
 	if o.InstanceID != "" {
 		role["group.instance.id"] = o.InstanceID
 	}
+	if o.Member != "" {
+		id := p.g.c.o.Properties["client.id"]
+		if id == "" {
+			id = clientID
+		}
+		role["client.id"] = id + "/" + o.Member
+	}
 	k, err := p.g.c.consumer(role, "500")
 	if err != nil {
 		return err
