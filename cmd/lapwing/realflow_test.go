@@ -61,11 +61,17 @@ func (f *flow) command(args ...string) *exec.Cmd {
 // run runs a command that must succeed. What it prints last on stdout is one JSON object, decoded into v unless v is nil.
 func (f *flow) run(v any, args ...string) {
 	f.t.Helper()
+	f.runTo(exitOK, v, args...)
+}
+
+// runTo runs a command that must end with this exit code.
+func (f *flow) runTo(code int, v any, args ...string) {
+	f.t.Helper()
 	cmd := f.command(args...)
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
-	if err := cmd.Run(); err != nil {
-		f.t.Fatalf("lapwing %s: %v\n%s", strings.Join(args, " "), err, errOut.String())
+	if err := cmd.Run(); cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != code {
+		f.t.Fatalf("lapwing %s: %v, want exit status %d\n%s", strings.Join(args, " "), err, code, errOut.String())
 	}
 	lastJSON(f.t, out.String(), v)
 }

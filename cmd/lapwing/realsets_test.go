@@ -36,7 +36,6 @@ type dataset struct {
 	label, key, time          string
 	shuffle                   bool
 	number, category, dropped string // a numeric and a categorical feature to make a mess of; the columns that load drops
-	loadFlags                 []string
 }
 
 // manifest reads the public sets' manifest, or skips the test.
@@ -145,7 +144,11 @@ func (f *flow) load(d *dataset, topic string) {
 		Rejected   map[string]int
 		Examples   map[string][]struct{ At string }
 	}
-	f.run(&done, append(args, d.loadFlags...)...)
+	code := exitOK
+	if d.rejected > 0 {
+		code = exitFailed // the sound rows are sent all the same
+	}
+	f.runTo(code, &done, args...)
 	rejected := 0
 	for reason, n := range done.Rejected {
 		rejected += n
