@@ -79,19 +79,21 @@ func (o *Options) Validate() error {
 // ErrProperty: librdkafka does not know a property or refuses its value.
 var ErrProperty = errors.New("bad kafka property")
 
-// knownProperty asks librdkafka by making a client that has nowhere to connect to. Only names and single values are judged
-// here; combinations (a mechanism without a password, an unreadable file) show when Connect makes the real one.
+// knownProperty asks librdkafka for a client that it refuses to make for another reason, once it has taken the property: making
+// real ones costs threads and, now and then, seconds to close. Only names and single values are judged here; combinations (a
+// mechanism without a password, an unreadable file) show when Connect makes the real one.
 func knownProperty(k, v string) error {
 	if k == "debug" || k == "log_level" { // would talk to stderr; Connect's real client judges their values
 		return nil
 	}
-	a, err := kafka.NewAdminClient(&kafka.ConfigMap{k: v, "log_level": 0})
+	a, err := kafka.NewAdminClient(&kafka.ConfigMap{k: v, "log_level": 0, "enable.idempotence": true, "acks": 1})
 	if err == nil {
 		a.Close()
 		return nil
 	}
 	if m := err.Error(); strings.Contains(m, "No such configuration property") || strings.Contains(m, "Invalid value") ||
-		strings.Contains(m, "out of range") || strings.Contains(m, "Configuration property \"") && strings.Contains(m, "cannot be set") {
+		strings.Contains(m, "out of range") || strings.Contains(m, "outside allowed range") ||
+		strings.Contains(m, "Configuration property \"") && strings.Contains(m, "cannot be set") {
 		return err
 	}
 	return nil

@@ -66,6 +66,7 @@ func TestOptionsReportEveryFault_Case8_02(t *testing.T) {
 		"isolation.level":    "read_uncommitted",
 		"sesion.timeout.ms":  "1",
 		"session.timeout.ms": "abc",
+		"message.max.bytes":  "1",
 		"transactional.id":   "x",
 		"go.batch.producer":  "true",
 	}, ConnectTimeout: -1}
@@ -74,7 +75,7 @@ func TestOptionsReportEveryFault_Case8_02(t *testing.T) {
 		t.Fatal("accepted")
 	}
 	wantText(t, err.Error(), "bootstrap.servers is missing", "enable.auto.commit cannot be set", "only when their results have been acknowledged",
-		"isolation.level cannot be set", `No such configuration property: "sesion.timeout.ms"`, "session.timeout.ms is refused",
+		"isolation.level cannot be set", `No such configuration property: "sesion.timeout.ms"`, "session.timeout.ms is refused", "message.max.bytes is refused",
 		"transactional.id cannot be set", "go.batch.producer", "ConnectTimeout")
 	if !errors.Is(err, ErrProperty) {
 		t.Error("not an ErrProperty")
@@ -326,6 +327,7 @@ func TestEmbeddedKeepsItsFolder(t *testing.T) {
 	}
 	wantText(t, e.Notice(), dir, e.Addr())
 	c := connect(t, e.Addr(), nil)
+	cluster := clusterID(t, c)
 	top := topic(t, c, 2)
 	produce(t, c, records(top, 1, 0, 20)...)
 	c.Close()
@@ -337,8 +339,12 @@ func TestEmbeddedKeepsItsFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	if got, _ := readHistory(t, connect(t, addr, nil), top); len(got) != 20 {
+	c = connect(t, addr, nil)
+	if got, _ := readHistory(t, c, top); len(got) != 20 {
 		t.Fatalf("%d records after the restart, want 20", len(got))
+	}
+	if is := clusterID(t, c); is != cluster {
+		t.Errorf("cluster %s has become %s", cluster, is)
 	}
 	_, err = Embed(EmbeddedOptions{Listen: addr})
 	if err == nil {
@@ -354,4 +360,24 @@ func TestEmbeddedKeepsItsFolder(t *testing.T) {
 	}
 	defer mem.Close()
 	wantText(t, mem.Notice(), "nothing survives")
+	named, err := Embed(EmbeddedOptions{ClusterID: "mine"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer named.Close()
+	if is := clusterID(t, connect(t, mem.Addr(), nil)); is == "" || is == cluster {
+		t.Errorf("a broker in memory calls itself %q", is)
+	}
+	if is := clusterID(t, connect(t, named.Addr(), nil)); is != "mine" {
+		t.Errorf("cluster is %q", is)
+	}
+}
+
+func clusterID(t *testing.T, c *Client) string {
+	t.Helper()
+	id, err := c.ClusterID(ctxOf(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
 }

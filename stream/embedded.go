@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"crypto/rand"
 	"fmt"
 	"net"
 	"os"
@@ -17,6 +18,9 @@ type EmbeddedOptions struct {
 	Advertise string
 	// Dir keeps topics, groups and offsets across restarts. A folder; default "", in memory.
 	Dir string
+	// ClusterID is the cluster's name for itself, which models keep as part of their origin. Text; default the one that Dir keeps,
+	// and random where there is none: offsets of a broker in memory mean nothing to the next one.
+	ClusterID string
 }
 
 // Embedded is a broker for development and tests, inside this process, reached over TCP like any other.
@@ -52,6 +56,9 @@ func embed(o EmbeddedOptions, more ...kfake.Opt) (*Embedded, error) {
 	if _, _, err := net.SplitHostPort(o.Listen); err != nil {
 		return nil, &Error{What: "the broker's address is not HOST:PORT", Where: fmt.Sprintf("%q", o.Listen), Next: "for example --listen 127.0.0.1:9092", Err: err}
 	}
+	if o.ClusterID == "" {
+		o.ClusterID = rand.Text()
+	}
 	e := &Embedded{dir: o.Dir}
 	if o.Dir != "" {
 		if err := os.MkdirAll(o.Dir, 0o755); err != nil {
@@ -61,7 +68,7 @@ func embed(o EmbeddedOptions, more ...kfake.Opt) (*Embedded, error) {
 	var listenErr error
 	opts := append([]kfake.Opt{
 		kfake.NumBrokers(1),
-		kfake.ClusterID("lapwing-embedded"),
+		kfake.ClusterID(o.ClusterID),
 		kfake.ListenFn(func(network, _ string) (net.Listener, error) {
 			l, err := net.Listen(network, o.Listen)
 			if err != nil {
