@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -158,7 +159,7 @@ func newSlot(o *StreamOptions, log *slog.Logger, metrics *streamMetrics) *slot {
 func (s *slot) post(c registry.Change) {
 	select {
 	case old := <-s.mail:
-		s.note(old.Manifest.Version, ModelOvertaken, "")
+		s.note(versionOf(&old), ModelOvertaken, "")
 	default:
 	}
 	s.mail <- c
@@ -176,16 +177,21 @@ func (s *slot) load(ctx context.Context, engine kernels.Engine, gate chan struct
 			case <-ctx.Done():
 				return
 			}
-			labels := pprof.Labels(labelStage, stageLoad, labelModel, c.Ref.Name, labelVersion, strconv.Itoa(c.Manifest.Version))
+			labels := pprof.Labels(labelStage, stageLoad, labelModel, c.Ref.Name, labelVersion, strconv.Itoa(versionOf(&c)))
 			pprof.Do(ctx, labels, func(context.Context) { s.take(engine, c, c.Overtaken) })
 			<-gate
 		}
 	}
 }
 
+// versionOf is the version that a change is about; where its model could not be had, there is no manifest to say so.
+func versionOf(c *registry.Change) int {
+	return cmp.Or(c.Manifest.Version, c.Alias.Version, c.Ref.Version)
+}
+
 // take loads one change and swaps, or says why not. The old model serves on meanwhile.
 func (s *slot) take(engine kernels.Engine, c registry.Change, overtaken func() bool) {
-	version := c.Manifest.Version
+	version := versionOf(&c)
 	switch {
 	case c.Gone:
 		s.log.Warn("the model was deleted; the last one goes on", "model", c.Ref.String())
@@ -219,7 +225,7 @@ func (s *slot) take(engine kernels.Engine, c registry.Change, overtaken func() b
 	s.note(version, ModelLive, "")
 	if old == nil {
 		close(s.first)
-		s.log.Info("model is live", "model", c.Manifest.String(), "load", took.Round(time.Microsecond))
+		s.log.Info("model is live", "model", c.Manifest.String(), "load_ms", float64(took.Microseconds())/1000)
 		return
 	}
 	s.note(old.version, ModelReplaced, "")
@@ -231,7 +237,7 @@ func (s *slot) take(engine kernels.Engine, c registry.Change, overtaken func() b
 	delay := max(0, time.Since(asked))
 	s.metrics.swapped.Add(1)
 	s.metrics.publishToSwap.Observe(delay.Seconds())
-	s.log.Info("model swapped", "model", c.Manifest.String(), "before", old.version, "load", took.Round(time.Microsecond), "after_publish", delay.Round(time.Millisecond))
+	s.log.Info("model swapped", "model", c.Manifest.String(), "before", old.version, "load_ms", float64(took.Microseconds())/1000, "after_publish_ms", delay.Milliseconds())
 }
 
 func (s *slot) refuse(version int, err error) {
@@ -241,7 +247,15 @@ func (s *slot) refuse(version int, err error) {
 	if l := s.live.Load(); l != nil {
 		serving = fmt.Sprintf("version %d goes on", l.version)
 	}
-	s.log.Error("model refused; "+serving, "model", registry.Ref{Name: s.ref.Name, Version: version}.String(), "reason", err)
+	s.log.Error("model refused; "+serving, "model", s.named(version), "reason", err)
+}
+
+// named is the model as logs call it: by its version, and by its alias where none is known.
+func (s *slot) named(version int) string {
+	if version == 0 {
+		return s.ref.String()
+	}
+	return registry.Ref{Name: s.ref.Name, Version: version}.String()
 }
 
 func (s *slot) note(version int, state modelState, reason string) {

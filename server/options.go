@@ -143,6 +143,7 @@ func (o Options) Validate() error {
 		faults = append(faults, err)
 	}
 	writes := map[string]string{} // topic → what writes it
+	dlqs := map[string]string{}   // of dead letters, which streams may share: a header names the model
 	reads := map[string]bool{}
 	for i := range o.Streams {
 		for _, t := range o.Streams[i].Topics {
@@ -160,8 +161,10 @@ func (o Options) Validate() error {
 			case w.topic == "" || w.what == "alerts" && w.topic == None:
 			case reads[w.topic]:
 				bad("%s: %s %q is also an input topic: scores would be scored; name another", who, w.what, w.topic)
-			case writes[w.topic] != "":
-				bad("%s: %s %q is already written by %s; name its own", who, w.what, w.topic, writes[w.topic])
+			case writes[w.topic] != "" || w.what != "dlq" && dlqs[w.topic] != "":
+				bad("%s: %s %q is already written by %s; name its own", who, w.what, w.topic, writes[w.topic]+dlqs[w.topic])
+			case w.what == "dlq":
+				dlqs[w.topic] = who
 			default:
 				writes[w.topic] = who
 			}

@@ -28,6 +28,8 @@ type runner struct {
 	outputs int // partitions that the output topics are known to have; for the runner's goroutine
 
 	session atomic.Pointer[session] // nil between sessions
+	left    atomic.Int64            // lag when the last session ended; -1 = there was none
+	stopped atomic.Bool             // ended as it was told to
 
 	mu      sync.Mutex
 	blocked map[waitFor]string // what the stream waits for, beside its model
@@ -49,6 +51,7 @@ func newRunner(s *Server, o *StreamOptions) *runner {
 		slot:    newSlot(o, s.log, metrics),
 		blocked: map[waitFor]string{waitStart: "starting"},
 	}
+	r.left.Store(-1)
 	return r
 }
 
@@ -99,11 +102,9 @@ func (r *runner) status(follow registry.FollowState) StreamStatus {
 	st.P50, st.P99 = milliseconds(st.Latency, .5), milliseconds(st.Latency, .99)
 	if s := r.session.Load(); s != nil {
 		st.Consumes = s.group.InGroup()
-		st.Lag = 0
-		for _, n := range s.group.Lag() {
-			st.Lag += n
-			st.Partitions++
-		}
+		st.Lag, st.Partitions = s.lag()
+	} else if r.stopped.Load() { // it waits for nothing any more, and what it left unread is known
+		st.Ready, st.Missing, st.Lag = false, nil, r.left.Load()
 	}
 	return st
 }

@@ -404,3 +404,25 @@ func TestOptionsFaultsAtOnce(t *testing.T) {
 		t.Errorf("defaults: %v", err)
 	}
 }
+
+// TestStreamsMayShareDeadLetters: a header names the model of a dead letter; scores and alerts bear no such mark.
+func TestStreamsMayShareDeadLetters(t *testing.T) {
+	two := func(change func(*StreamOptions)) error {
+		second := StreamOptions{Model: "other", Topics: []string{"a"}, Output: "a.other", Alerts: None}
+		change(&second)
+		return Options{Streams: []StreamOptions{{Model: "cars", Topics: []string{"a"}}, second}}.Validate()
+	}
+	if err := two(func(*StreamOptions) {}); err != nil {
+		t.Errorf("a shared dlq is refused: %v", err)
+	}
+	for what, change := range map[string]func(*StreamOptions){
+		`output "a.scores" is already written by stream 1`: func(s *StreamOptions) { s.Output = "a.scores" },
+		`alerts "a.alerts" is already written by stream 1`: func(s *StreamOptions) { s.Alerts = "a.alerts" },
+		`output "a.dlq" is already written by stream 1`:    func(s *StreamOptions) { s.Output, s.DLQ = "a.dlq", "b.dlq" },
+		`dlq "a.scores" is already written by stream 1`:    func(s *StreamOptions) { s.DLQ = "a.scores" },
+	} {
+		if err := two(change); err == nil || !strings.Contains(err.Error(), what) {
+			t.Errorf("got %v, want: %s", err, what)
+		}
+	}
+}

@@ -117,7 +117,11 @@ func (s *Server) Run(ctx context.Context) error {
 
 	streams, streamsCtx := errgroup.WithContext(ctx)
 	for _, r := range s.streams {
-		streams.Go(func() error { return r.run(streamsCtx) })
+		streams.Go(func() error {
+			err := r.run(streamsCtx)
+			r.stopped.Store(err == nil)
+			return err
+		})
 	}
 	return streams.Wait()
 }

@@ -141,6 +141,8 @@ func (r *runner) runSession(ctx context.Context) (err error) {
 		stageErr = <-drained
 	}
 	left := s.unsettled.Load()
+	unread, _ := s.lag()
+	r.left.Store(unread)
 
 	// What is not committed by now will be read again; closing must not hang on a broker that does not answer.
 	closing, done := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
@@ -170,6 +172,15 @@ func (r *runner) runSession(ctx context.Context) (err error) {
 		return stageErr
 	}
 	return readErr
+}
+
+// lag is the number of readable records not yet read, of all assigned partitions; from kept state.
+func (s *session) lag() (sum int64, partitions int) {
+	of := s.group.Lag()
+	for _, n := range of {
+		sum += n
+	}
+	return sum, len(of)
 }
 
 // unlessStopped drops an error that comes from being told to stop before anything was read.

@@ -33,7 +33,11 @@ func TestCleanStop_Case6_08(t *testing.T) {
 		some := min(total-taken, 1+rng.Int64N(total/6))
 		s.settled(some)
 		s.stop()
-		taken += s.Status().Streams[0].RecordsOut
+		st := s.Status().Streams[0]
+		taken += st.RecordsOut
+		if st.Ready || len(st.Missing) > 0 || st.Lag < 0 {
+			t.Errorf("after a clean stop: ready %v, waits for %v, lag %d", st.Ready, st.Missing, st.Lag)
+		}
 	}
 	feeding.Wait()
 	if d := b.audit([]string{"cars"}, "cars.scores", "cars.dlq"); len(d) > 0 {

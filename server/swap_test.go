@@ -152,6 +152,9 @@ func TestRefusedModel(t *testing.T) {
 	}
 	b.publish("cars", []byte("no model at all"), "live")
 	await(t, "version 2 refused", refused(2))
+	if !strings.Contains(b.log.all(), "model=cars/2") {
+		t.Errorf("the refusal does not name cars/2:\n%s", b.log.all())
+	}
 	b.publish("cars", testModel(t, plainSpec, 1, 5, func(m *model.Model) { m.SelfTest.Scores[0] += .1 }), "live")
 	await(t, "version 3 refused", refused(3))
 	if !s.Status().Ready {
@@ -164,6 +167,9 @@ func TestRefusedModel(t *testing.T) {
 	b.produce(b.events("cars", 1, 10, 10)...)
 	s.settled(20)
 	s.stop()
+	if n := b.log.count("load_ms="); n < 2 {
+		t.Errorf("%d lines tell in milliseconds what a load took", n)
+	}
 	for i, x := range b.scores("cars.scores") {
 		if want := 1 + 3*(i/10); x.Version != want {
 			t.Errorf("record %d by version %d, want %d", i, x.Version, want)
@@ -265,4 +271,15 @@ func TestAliasBeforeVersion_Case6_17(t *testing.T) {
 			}
 		})
 	}
+	t.Run("alias alone", func(t *testing.T) {
+		b := newBed(t)
+		b.topic("cars", 1)
+		if err := b.registry.EnsureTopic(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		b.produce(aliases...)
+		s := b.serve(oneStream("cars"))
+		await(t, "the refusal, by name", func() bool { return b.log.count("model refused; records wait for a good one model=cars/3") == 1 })
+		s.stop()
+	})
 }
