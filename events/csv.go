@@ -41,7 +41,7 @@ func (f *File) openCSV() error {
 	}
 	f.skipBlankLines()
 	if f.at == len(f.window) && f.final {
-		return errors.New("empty, no header")
+		return errEmpty
 	}
 	line := f.line
 	names, err := f.csvHeader()
@@ -152,7 +152,7 @@ func (f *File) lay() error {
 	find := func(what, name string) int {
 		i := slices.Index(f.header, name)
 		if i < 0 {
-			errs = append(errs, fmt.Errorf("%s column %q is not in the header%s", what, name, nearestHint(name, f.header)))
+			errs = append(errs, &advised{fmt.Sprintf("%s column %q is not in the header", what, name), suggest(name, f.header)})
 		}
 		return i
 	}

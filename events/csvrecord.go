@@ -57,7 +57,7 @@ func (d *Decoder) compileCSV(at map[string]*node) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(at)) {
 		if _, ok := first[name]; !ok {
-			errs = append(errs, fmt.Errorf("feature spec: field %q is not in the header%s", name, nearestHint(name, d.spec.Header)))
+			errs = append(errs, &advised{fmt.Sprintf("feature spec: field %q is not in the header", name), suggest(name, d.spec.Header)})
 		}
 	}
 	return errors.Join(errs...)

@@ -110,6 +110,8 @@ func OpenFile(path string, o FileOptions) (*File, error) {
 	return newFile(path, f, o)
 }
 
+var errEmpty = &advised{"empty, no header", "give a file with a header line and rows, or take this one out"}
+
 // newFile reads from src, which it closes, also when it fails.
 func newFile(name string, src io.ReadCloser, o FileOptions) (*File, error) {
 	f := &File{o: o, name: name, line: 1, warned: map[string]bool{}}
@@ -137,7 +139,7 @@ func (f *File) open(src io.ReadCloser) error {
 		return err
 	}
 	if len(f.window) == 0 {
-		return errors.New("empty, no header")
+		return errEmpty
 	}
 	f.window = append(f.window[:0], dropMark(f.window)...)
 	if utf16Like(f.window) {

@@ -67,7 +67,7 @@ func TestFileOptions(t *testing.T) {
 	r.warned(`numbers such as 1600000001 are taken as time in "s"; --time-unit`)
 	read(t, path, FileOptions{Raw: true, Key: "car"}).counts(2).value(0, "1600000001,c1,5,x")
 	read(t, path, FileOptions{Key: "care", Time: "tme", Drop: []string{"jnk"}}).refused(
-		`key column "care" is not in the header (nearest: "car")`, `time column "tme"`, `nearest: "time"`, `dropped column "jnk"`)
+		`key column "care" is not in the header; did you mean car?`, `time column "tme"`, `did you mean time?`, `dropped column "jnk"`)
 	read(t, path, FileOptions{Columns: []string{"a"}}).refused("1 column names given, the first line has 4 fields")
 	read(t, path, FileOptions{Format: "xml", Delimiter: 'é'}).refused(`format "xml"`, "delimiter 'é'")
 	read(t, path, FileOptions{TimeUnit: "s"}).refused("--time COL")

@@ -70,7 +70,8 @@ func Infer(sample [][]byte, o InferOptions) (model.Spec, []model.ColumnNote, err
 		in.note("*", "%d more names were not looked at: the sample has more than %d", in.dropped, maxFields)
 	}
 	if len(in.spec.Fields) == 0 {
-		return in.spec, in.notes, fmt.Errorf("no feature found in %d records: %s", in.records, in.why())
+		return in.spec, in.notes, &advised{fmt.Sprintf("no feature found in %d records: %s", in.records, in.why()),
+			"train on a longer history in which more varies, or say in a spec what the fields are (--spec FILE)"}
 	}
 	return in.spec, in.notes, nil
 }
@@ -146,11 +147,11 @@ func (in *inference) read(sample [][]byte) error {
 		probe.begin()
 		probe.scanJSON(usable[0])
 		r := probe.rejection(usable[0])
-		hint := ""
+		next := "write the records to a topic as JSON objects, and train on that"
 		if looksCSV(usable) {
-			hint = "; they look like CSV lines: set the format to csv, and the header where records have none"
+			next = "they look like CSV lines: set the format to csv, and the header where records have none (--format csv --header a,b)"
 		}
-		return fmt.Errorf("none of %d records is a JSON object; the first: %s%s", len(usable), r.Detail, hint)
+		return &advised{fmt.Sprintf("none of %d records is a JSON object; the first: %s", len(usable), r.Detail), next}
 	}
 	w := walker{in: in}
 	for _, v := range usable {
@@ -305,7 +306,7 @@ func (in *inference) named() error {
 	var errs []error
 	need := func(what, name string) {
 		if name != "" && in.at[name] == nil {
-			errs = append(errs, fmt.Errorf("%s field %q is in none of %d records%s", what, name, in.records, nearestHint(name, names)))
+			errs = append(errs, &advised{fmt.Sprintf("%s field %q is in none of %d records", what, name, in.records), suggest(name, names)})
 		}
 	}
 	need("label", in.o.Label)

@@ -208,7 +208,7 @@ func TestInferOptions(t *testing.T) {
 		t.Errorf("%v", notes)
 	}
 	_, _, err = Infer(sample, InferOptions{TimeField: "tz", Label: "stat", Exclude: []string{"bb"}, Key: "other"})
-	for _, w := range []string{`time field "tz" is in none of 100 records (nearest: "ts")`, `label field "stat"`, `(nearest: "state")`, `excluded field "bb"`} {
+	for _, w := range []string{`time field "tz" is in none of 100 records; did you mean ts?`, `label field "stat"`, `did you mean state?`, `excluded field "bb"`} {
 		if err == nil || !strings.Contains(err.Error(), w) {
 			t.Errorf("no %q in %v", w, err)
 		}
@@ -335,9 +335,9 @@ fields:
   - just text
 `))
 	for _, w := range []string{
-		`spec.yaml:1: feature spec: unknown key "formt" (nearest: "format")`,
-		`spec.yaml:3: time: unknown key "feld" (nearest: "field")`, `spec.yaml:4: key should be a text`,
-		`spec.yaml:6: log1p should be true or false, not "maybe"`, `spec.yaml:6: field: unknown key "clp" (nearest: "clip")`,
+		`spec.yaml:1: feature spec: unknown key "formt"; did you mean format?`,
+		`spec.yaml:3: time: unknown key "feld"; did you mean field?`, `spec.yaml:4: key should be a text`,
+		`spec.yaml:6: log1p should be true or false, not "maybe"`, `spec.yaml:6: field: unknown key "clp"; did you mean clip?`,
 		`spec.yaml:7: clip should be a finite number, not "x"`, `not ".inf"`, `spec.yaml:7: missing should be a finite number, not "null"`,
 		`spec.yaml:8: field: key "name" stands twice, first on line 8`, `spec.yaml:9: field should be a mapping`,
 	} {

@@ -160,12 +160,34 @@ func dateLike(s string) bool {
 	return groups == 2 && group > 0
 }
 
-// nearestHint proposes the known name that is most like a mistyped one: ` (nearest: "temp")`, or nothing.
-func nearestHint(name string, known []string) string {
-	if n := nearest(name, known); n != "" {
-		return fmt.Sprintf(" (nearest: %q)", n)
+// An advised error says what to do next apart from what happened.
+type advised struct{ what, next string }
+
+func (e *advised) Error() string {
+	if e.next == "" {
+		return e.what
 	}
-	return ""
+	return e.what + "; " + e.next
+}
+
+// Hint says what to do next.
+func (e *advised) Hint() string { return e.next }
+
+// maxNamed names are listed where none is near.
+const maxNamed = 8
+
+// suggest proposes the known name that is most like a mistyped one, or lists the known ones; "" if there are none.
+func suggest(name string, known []string) string {
+	if n := nearest(name, known); n != "" {
+		return "did you mean " + n + "?"
+	}
+	if len(known) == 0 {
+		return ""
+	}
+	if len(known) > maxNamed {
+		return fmt.Sprintf("use one of %s and %d more", strings.Join(known[:maxNamed], ", "), len(known)-maxNamed)
+	}
+	return "use one of " + strings.Join(known, ", ")
 }
 
 // nearest gives the known name within a third of the name's length in edits, ignoring case; "" if there is none.

@@ -353,7 +353,7 @@ func TestCompileReportsEveryFault(t *testing.T) {
 		}
 	}
 	_, err = Compile(model.Spec{Format: "csv", Header: []string{"temp", "load", "temp"}, Fields: []model.Field{{Name: "tmep", Type: model.Number}}})
-	if err == nil || !strings.Contains(err.Error(), `(nearest: "temp")`) || !strings.Contains(err.Error(), "column 1 and column 3") {
+	if err == nil || !strings.Contains(err.Error(), `; did you mean temp?`) || !strings.Contains(err.Error(), "column 1 and column 3") {
 		t.Errorf("%v", err)
 	}
 	many := make([]string, MaxCategories+1)
@@ -433,7 +433,7 @@ func TestLabelAndText(t *testing.T) {
 	if p, ok := csv([]byte("5,1")); !p || !ok {
 		t.Error("label of a CSV record")
 	}
-	if _, err := NewLabelReader(model.Spec{Format: "csv", Header: []string{"a", "Class"}}, "class"); err == nil || !strings.Contains(err.Error(), `nearest: "Class"`) {
+	if _, err := NewLabelReader(model.Spec{Format: "csv", Header: []string{"a", "Class"}}, "class"); err == nil || !strings.Contains(err.Error(), `did you mean Class?`) {
 		t.Errorf("%v", err)
 	}
 	text, err := TextReader(model.Spec{Format: "json"}, "car")

@@ -241,7 +241,7 @@ func (p *specParser) mapping(n *yaml.Node, what string, known map[string]func(*y
 		first[k.Value] = k.Line
 		take, ok := known[k.Value]
 		if !ok {
-			p.bad(k, "%s: unknown key %q%s", what, k.Value, nearestHint(k.Value, sorted(names)))
+			p.bad(k, "%s: unknown key %q; %s", what, k.Value, suggest(k.Value, sorted(names)))
 			continue
 		}
 		if v.Kind == yaml.AliasNode {

@@ -3,6 +3,7 @@ package trainer
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -20,7 +21,7 @@ var (
 // InputError is a fault of the history or of the options that only the history shows.
 type InputError struct {
 	What, Place, Next string
-	Kind              error // one of the variables above, or nil
+	Kind              error // one of the variables above, what it comes from, or nil
 }
 
 func (e *InputError) Error() string {
@@ -42,15 +43,33 @@ func emptyError(topic string, partitions int) error {
 	}
 }
 
+// inferError says where what cannot be inferred would have been.
+func inferError(j *job, err error) error {
+	list := []error{err}
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		list = slices.Clone(several.Unwrap())
+	}
+	for i, e := range list {
+		f := &InputError{What: e.Error(), Place: "topic " + j.Topic, Kind: e}
+		if h, ok := e.(interface{ Hint() string }); ok {
+			f.Next = h.Hint()
+			f.What = strings.TrimSuffix(f.What, "; "+f.Next)
+		}
+		list[i] = f
+	}
+	return errors.Join(list...)
+}
+
 func tooFewRowsError(j *job, r *Report) error {
 	what := fmt.Sprintf("%s of %d read", plural(r.Rows.Used, "usable row"), r.Rows.Read)
 	if len(r.LeftOut) > 0 {
 		what += ": " + leftOutList(r.LeftOut)
 	}
-	return &InputError{
-		What: what + fmt.Sprintf("; need at least %d", j.MinRows), Place: "topic " + j.Topic,
-		Next: "wait for more history, or set min_rows to lower (with few rows the threshold means little)", Kind: ErrTooFewRows,
+	next := "wait for more history"
+	if n := r.Rows.Used; n > 0 {
+		next += fmt.Sprintf(", or add --min-rows %d (with few rows the threshold means little)", n)
 	}
+	return &InputError{What: what + fmt.Sprintf("; need at least %d", j.MinRows), Place: "topic " + j.Topic, Next: next, Kind: ErrTooFewRows}
 }
 
 // leftOutList spells counts as "3 tombstones, 1 not_json".

@@ -204,7 +204,7 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 	}
 
 	fits := j.MaxMemory / bytesPerRow(h.width, j.Label != "")
-	var rows, rejected atomic.Int64
+	var rows atomic.Int64
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	// Every partition belongs to one goroutine, so that its rows stay in offset order.
@@ -213,7 +213,7 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 	for i := range workers {
 		w := &decodeWorker{
 			decoder: first, statistics: newStatistics(&spec), row: make([]float32, h.width),
-			work: make(chan decodeWork, 2), rows: &rows, rejected: &rejected, fits: fits,
+			work: make(chan decodeWork, 2), rows: &rows, fits: fits,
 		}
 		if i > 0 {
 			w.decoder = first.Clone()
@@ -251,13 +251,10 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 			return context.Cause(ctx)
 		}
 		j.report(readProgress(h.read, total, started), false)
-		switch {
-		case rows.Load() > fits:
+		if rows.Load() > fits {
 			return memoryError(j, fits, h.width)
-		case float64(rejected.Load()) > j.MaxRejected*float64(total):
-			// Already more than could be forgiven if every offset held a record: the rest cannot help.
-			return errTooManyRejected
 		}
+		// Too many rejected records do not end the pass: how many there were, and of what kinds, is then the same every time.
 		return nil
 	})
 	for _, w := range workers {
@@ -267,7 +264,7 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 	if err == nil && rows.Load() > fits {
 		err = memoryError(j, fits, h.width)
 	}
-	if err != nil && !errors.Is(err, errTooManyRejected) {
+	if err != nil {
 		return nil, err
 	}
 	j.report(readProgress(h.read, total, started), true)
@@ -275,7 +272,6 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 		r.RecordsPerSecond = float64(h.read) / s
 	}
 
-	total = 0
 	all := workers[0].statistics
 	h.fields = make([]events.FieldCounts, len(spec.Fields))
 	r.TimeProblems = map[string]int64{}
@@ -297,13 +293,8 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 	}
 	h.starts = append(h.starts, h.n)
 	j.count(h, results, r)
-	if err != nil {
-		return nil, rejectedError(j, r)
-	}
 	return h, nil
 }
-
-var errTooManyRejected = errors.New("too many undecodable records")
 
 func readProgress(n, total int64, started time.Time) Progress {
 	p := Progress{Stage: "read", Records: n, TotalRecords: total}
@@ -316,13 +307,13 @@ func readProgress(n, total int64, started time.Time) Progress {
 
 // decodeWorker decodes the batches of its partitions.
 type decodeWorker struct {
-	decoder        *events.Decoder
-	label          func([]byte) (positive, ok bool)
-	statistics     statistics
-	row            []float32
-	work           chan decodeWork
-	rows, rejected *atomic.Int64 // shared
-	fits           int64
+	decoder    *events.Decoder
+	label      func([]byte) (positive, ok bool)
+	statistics statistics
+	row        []float32
+	work       chan decodeWork
+	rows       *atomic.Int64 // shared
+	fits       int64
 }
 
 func (w *decodeWorker) decode(work decodeWork) {
@@ -350,7 +341,6 @@ func (w *decodeWorker) decode(work decodeWork) {
 				reason = "rejected"
 			}
 			p.leave(reason, result.Detail, rec.Offset)
-			w.rejected.Add(1)
 			continue
 		}
 		if w.rows.Add(1) > w.fits {

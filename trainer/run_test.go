@@ -203,7 +203,7 @@ func TestTooFewRows_Case4_03(t *testing.T) {
 	b.topic("t", 1, records...)
 	o := quick("t")
 	_, err := b.run(o)
-	if !errors.Is(err, ErrTooFewRows) || !strings.Contains(err.Error(), "9 usable rows of 12 read: 3 tombstones; need at least 100") || !strings.Contains(hint(err), "min_rows") {
+	if !errors.Is(err, ErrTooFewRows) || !strings.Contains(err.Error(), "9 usable rows of 12 read: 3 tombstones; need at least 100") || !strings.Contains(hint(err), "--min-rows 9 ") {
 		t.Fatalf("%v", err)
 	}
 	if list, err := b.deps.Registry.List(t.Context()); err == nil && len(list) > 0 {
@@ -366,6 +366,19 @@ func TestAbsentField_Case4_11(t *testing.T) {
 	o.Spec = &model.Spec{Format: "json", Fields: []model.Field{{Name: "load", Type: model.Number}, {Name: "tempp", Type: model.Number}}}
 	_, err := b.run(o)
 	if !errors.Is(err, ErrNoField) || !strings.Contains(err.Error(), "field tempp: 0 of 500 rows have it (nearest existing field: temp)") {
+		t.Errorf("%v", err)
+	}
+	// Nor is a spec without a single field that is there a matter of undecodable records.
+	o.Spec.Fields = o.Spec.Fields[1:]
+	_, err = b.run(o)
+	if !errors.Is(err, ErrNoField) || !strings.Contains(err.Error(), "field tempp: 0 of 500 rows have it (nearest existing field: temp)") {
+		t.Errorf("%v", err)
+	}
+	// A label that is not there judges nothing.
+	o.Spec.Fields = []model.Field{{Name: "load", Type: model.Number}}
+	o.Label = "volt"
+	_, err = b.run(o)
+	if e := (*InputError)(nil); !errors.As(err, &e) || e.What != `label field "volt" is in none of 500 records` || e.Next != "did you mean volts?" {
 		t.Errorf("%v", err)
 	}
 }

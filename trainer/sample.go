@@ -145,7 +145,8 @@ func (j *job) spec(ctx context.Context, ranges []stream.Range, r *Report) (model
 	r.Seconds.Sample = time.Since(started).Seconds()
 	o := events.InferOptions{Format: j.Format, Label: j.Label, Exclude: j.Exclude, Key: j.Key, TimeField: j.Time, Header: j.Header, Delimiter: j.Delimiter}
 	if j.Spec != nil {
-		o.Format, o.Header, o.Delimiter = j.Spec.Format, j.Spec.Header, j.Spec.Delimiter
+		// Only what fields there are is asked.
+		o = events.InferOptions{Format: j.Spec.Format, Header: j.Spec.Header, Delimiter: j.Spec.Delimiter}
 		for _, f := range j.Spec.Fields {
 			if f.Name == j.Label {
 				return model.Spec{}, nil, &InputError{
@@ -156,8 +157,10 @@ func (j *job) spec(ctx context.Context, ranges []stream.Range, r *Report) (model
 		}
 	}
 	inferred, notes, err := events.Infer(sample, o)
-	if err != nil && valued < int64(j.MinRows) {
-		// That there are too few is the plainer truth than what cannot be told from them.
+	foreign := len(sample) > 0 && events.Fingerprint(sample[0]) != ""
+	if err != nil && valued < int64(j.MinRows) && !foreign {
+		// That there are too few is the plainer truth than what cannot be told from them, unless more of the same would
+		// not help.
 		r.Rows = model.Rows{Read: read, Used: valued}
 		if n := read - valued; n > 0 {
 			r.LeftOut = []LeftOut{{Reason: tombstone, Count: n}}
@@ -165,7 +168,7 @@ func (j *job) spec(ctx context.Context, ranges []stream.Range, r *Report) (model
 		return model.Spec{}, nil, tooFewRowsError(j, r)
 	}
 	if j.Spec == nil && err != nil {
-		return model.Spec{}, nil, fmt.Errorf("topic %s: %w", j.Topic, err)
+		return model.Spec{}, nil, inferError(j, err)
 	}
 	known := make([]string, 0, len(inferred.Fields)+len(notes))
 	for _, f := range inferred.Fields {
@@ -177,6 +180,15 @@ func (j *job) spec(ctx context.Context, ranges []stream.Range, r *Report) (model
 	slices.Sort(known)
 	known = slices.Compact(known)
 	if j.Spec != nil {
+		if _, found := slices.BinarySearch(known, j.Label); j.Label != "" && !found && len(known) > 0 && !slices.Contains(known, "*") {
+			next := "correct --label, or do without it"
+			if n := nearest(j.Label, known); n != "" {
+				next = "did you mean " + n + "?"
+			}
+			return model.Spec{}, nil, &InputError{
+				What: fmt.Sprintf("label field %q is in none of %d records", j.Label, len(sample)), Place: "topic " + j.Topic, Next: next, Kind: ErrNoField,
+			}
+		}
 		return *j.Spec, known, nil
 	}
 	r.Inferred, r.Notes = true, notes

@@ -86,7 +86,12 @@ func rejects(left []LeftOut) (n int64) {
 
 // usable says whether a model may be made from what was read.
 func (j *job) usable(h *history, known []string, r *Report) error {
+	gone := absentFields(h, known)
 	if n := rejects(r.LeftOut); float64(n) > j.MaxRejected*float64(r.Rows.Read) {
+		bare := r.Rows.LeftOut[events.ReasonNoFeatures]
+		if gone != nil && 2*bare > n { // it is the spec that does not fit, not the records
+			return &absentFieldsError{topic: j.Topic, rows: h.n + int(bare), fields: gone}
+		}
 		return rejectedError(j, r)
 	}
 	var lost int64
@@ -102,7 +107,14 @@ func (j *job) usable(h *history, known []string, r *Report) error {
 	if h.n < j.MinRows {
 		return tooFewRowsError(j, r)
 	}
-	var gone []absentField
+	if gone != nil {
+		return &absentFieldsError{topic: j.Topic, rows: h.n, fields: gone}
+	}
+	return nil
+}
+
+// absentFields are the fields of the spec that no record has with a value of their type.
+func absentFields(h *history, known []string) (gone []absentField) {
 	for i := range h.fields {
 		c := &h.fields[i]
 		if c.Read+c.NumericText+c.NotFinite+c.Unseen == 0 {
@@ -110,10 +122,7 @@ func (j *job) usable(h *history, known []string, r *Report) error {
 			gone = append(gone, absentField{name: name, nearest: nearest(name, without(known, name)), wrongType: c.Wrong()})
 		}
 	}
-	if gone != nil {
-		return &absentFieldsError{topic: j.Topic, rows: h.n, fields: gone}
-	}
-	return nil
+	return gone
 }
 
 func (j *job) ranges(r *Report) []stream.Range {

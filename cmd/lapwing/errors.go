@@ -157,7 +157,7 @@ func explain(err error) *fault {
 // A room's one-line error often begins with its place (FILE:LINE, topic T) and ends with advice after a joint.
 var (
 	leadingPlace  = regexp.MustCompile(`^(\S+:\d+|topic \S+?(?:, partition \d+)?(?:, offset \d+)?): (.+)$`)
-	closingAdvice = regexp.MustCompile(`^(.+?)(?:; |: )((?:add|check|choose|correct|create|give|name|raise|remove|rename|set|train|try|update|use|write) .+)$`)
+	closingAdvice = regexp.MustCompile(`^(.+?)(?:; |: )((?:add|check|choose|correct|create|give|name|raise|remove|rename|set|train|try|update|use|write) .+|did you mean .+\?)$`)
 )
 
 // longLine is where a one-line error is worth breaking in two, in characters.

@@ -264,6 +264,9 @@ func openFile(name string, o events.FileOptions) (*events.File, error) {
 	if errors.As(err, &pe) {
 		return nil, &fault{what: "the file cannot be opened: " + pe.Err.Error(), where: pe.Path, next: "check the name; - is standard input", cause: err}
 	}
+	if several, ok := errors.Unwrap(err).(interface{ Unwrap() []error }); ok && len(several.Unwrap()) > 1 {
+		return nil, &faults{what: name, list: several.Unwrap()}
+	}
 	// FILE[:LINE]: what; what to do
 	if rest, ok := strings.CutPrefix(err.Error(), name+":"); ok {
 		where := name
