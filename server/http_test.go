@@ -151,6 +151,70 @@ func TestProbesWhileBrokerIsFrozen_Case8_15(t *testing.T) {
 	<-s.done
 }
 
+// TestBrokerOutage: a broker that goes and one that falls silent are told once, make the stream not ready, and need no
+// hand when they are back.
+func TestBrokerOutage(t *testing.T) {
+	t.Parallel()
+	outage := func(t *testing.T, b *bed, away, back func()) {
+		b.topic("cars", 2)
+		b.publish("cars", testModel(t, plainSpec, 1, 5), "live")
+		s := b.serve(oneStream("cars"))
+		s.ready()
+		b.produce(b.events("cars", 2, 0, 20)...)
+		s.settled(20)
+		away()
+		await(t, "not ready", func() bool {
+			code, body := s.get("/readyz")
+			return code == 503 && strings.Contains(body, "the broker does not answer since ")
+		})
+		if code, _ := s.get("/healthz"); code != 200 {
+			t.Errorf("liveness depends on the broker: %d", code)
+		}
+		back()
+		s.ready()
+		b.produce(b.events("cars", 2, 20, 20)...)
+		s.settled(40)
+		s.stop()
+		for _, once := range []string{"WARN broker lost; trying on", "INFO the broker answers again"} {
+			if n := b.log.count(once); n != 1 {
+				t.Errorf("%d lines of %q:\n%s", n, once, b.log.all())
+			}
+		}
+	}
+	t.Run("gone", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		broker, err := stream.Embed(stream.EmbeddedOptions{Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { broker.Close() })
+		addr := broker.Addr()
+		outage(t, bedAt(t, addr), func() { broker.Close() }, func() {
+			if broker, err = stream.Embed(stream.EmbeddedOptions{Dir: dir, Listen: addr}); err != nil {
+				t.Fatal(err)
+			}
+		})
+	})
+	t.Run("silent", func(t *testing.T) {
+		t.Parallel()
+		free, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		listen := free.Addr().String()
+		free.Close()
+		f := newFreezer(t)
+		broker, err := stream.Embed(stream.EmbeddedOptions{Listen: listen, Advertise: f.Addr().String()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { broker.Close() })
+		t.Cleanup(f.pass(listen))
+		outage(t, bedAt(t, f.Addr().String()), func() { f.frozen.Store(true) }, func() { f.frozen.Store(false); close(f.thaw) })
+	})
+}
+
 // TestMetricsTable: docs/serve.md lists every metric of ours with its meaning, and none that is not there.
 func TestMetricsTable(t *testing.T) {
 	b := newBed(t)

@@ -66,8 +66,11 @@ func (r *runner) block(what waitFor, reason string) {
 	}
 }
 
-// missing lists what keeps the stream from being ready: its model, its outputs, its place in the group. A consumer
-// in the group whose partitions another copy holds is ready.
+// outageGrace is how long a broker may be silent before the stream is not ready: a restart of one is no news.
+const outageGrace = 3 * time.Second
+
+// missing lists what keeps the stream from being ready: its model, its outputs, the broker, its place in the group. A
+// consumer in the group whose partitions another copy holds is ready.
 func (r *runner) missing(follow registry.FollowState) []string {
 	var out []string
 	if m := r.slot.missing(follow); m != "" {
@@ -78,6 +81,9 @@ func (r *runner) missing(follow registry.FollowState) []string {
 		out = append(out, r.blocked[k])
 	}
 	r.mu.Unlock()
+	if since := r.client.Silent(); !since.IsZero() && time.Since(since) > outageGrace {
+		out = append(out, "the broker does not answer since "+since.UTC().Format(time.RFC3339))
+	}
 	if s := r.session.Load(); len(out) == 0 && (s == nil || !s.group.InGroup()) {
 		out = append(out, "not a member of group "+r.o.group()+" yet")
 	}

@@ -91,6 +91,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.listener != nil {
 		background.Go(func() { s.serveHTTP(serving) })
 	}
+	background.Go(func() { s.deps.Client.Watch(serving) })
 	var refs []registry.Ref
 	var slots []*slot
 	known := map[registry.Ref]bool{}

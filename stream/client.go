@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
@@ -109,6 +110,9 @@ type Client struct {
 	admin  *kafka.AdminClient
 	family string // broker.address.family where localhost answers on one family only
 
+	down   chan struct{} // to Watch: librdkafka has lost its last connection
+	silent atomic.Int64  // since when no broker answers, milliseconds since 1970; 0 = one does
+
 	closeOnce sync.Once
 }
 
@@ -138,7 +142,7 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 	defer enough()
 
 	scrub := scrubber(o.Properties)
-	c := &Client{o: o, log: o.Log, scrub: scrub}
+	c := &Client{o: o, log: o.Log, scrub: scrub, down: make(chan struct{}, 1)}
 	reach, err := probe(trying, c.Brokers())
 	if err != nil {
 		return nil, err
@@ -160,6 +164,12 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 		for e := range c.base.Events() {
 			if ke, ok := e.(kafka.Error); ok {
 				c.fold.event(ke)
+				if ke.Code() == kafka.ErrAllBrokersDown {
+					select {
+					case c.down <- struct{}{}:
+					default:
+					}
+				}
 			}
 		}
 	}()
