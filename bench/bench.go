@@ -84,7 +84,7 @@ type Suite struct {
 // Suites lists all, in the order in which they run.
 func Suites() []Suite {
 	return []Suite{
-		{"decode", "JSON records of 18 fields to rows of float32, from memory, one core; next to encoding/json", decodeSuite},
+		{"decode", "JSON records of 18 fields to float32 rows, from memory, one core; next to encoding/json", decodeSuite},
 		{"train", "samples/s of the fused engine next to the Gorgonia engine: same net, batch, threads, loss", trainSuite},
 		{"history", "reading a topic from offset zero next to a bare consumer of the same topic", historySuite},
 		{"stream", "Kafka to Kafka scoring, records/s, broker on the same cores", streamSuite},
