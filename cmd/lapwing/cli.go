@@ -117,7 +117,9 @@ lapwing config shows what holds and where it came from.`,
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		// lapwing trian --topic cars: the flag is unknown only because the command is.
-		if word := a.firstWord(cmd); cmd.HasSubCommands() && word != "" {
+		// Not so where it comes after the flag, which then it may be the value of: lapwing config --max-memory 1.
+		var unknown *pflag.NotExistError
+		if word := a.firstWord(cmd); cmd.HasSubCommands() && word != "" && (!errors.As(err, &unknown) || a.before(word, unknown.GetSpecifiedName())) {
 			return unknownCommand(cmd, word)
 		}
 		return flagError(cmd, err)
@@ -253,6 +255,20 @@ func (a *app) firstWord(cmd *cobra.Command) string {
 	return ""
 }
 
+// before: the word stands in front of the flag.
+func (a *app) before(word, flag string) bool {
+	for _, arg := range a.args {
+		name, _, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		switch {
+		case arg == word:
+			return true
+		case strings.HasPrefix(arg, "-") && name == strings.TrimLeft(flag, "-"):
+			return false
+		}
+	}
+	return true
+}
+
 func unknownCommand(parent *cobra.Command, name string) error {
 	var names []string
 	for _, c := range parent.Commands() {
@@ -287,6 +303,12 @@ func flagError(cmd *cobra.Command, err error) error {
 		next := help
 		if n := nearest(typed, names); n != "" && strings.HasPrefix(typed, "--") {
 			next = "did you mean " + n + "?"
+		}
+		for _, c := range cmd.Commands() {
+			if strings.HasPrefix(typed, "--") && c.Flags().Lookup(name) != nil {
+				next = "did you mean " + c.CommandPath() + " " + typed + "?"
+				break
+			}
 		}
 		return usage(cmd.CommandPath()+" has no flag "+typed, "", next)
 	case errors.As(err, &bare):

@@ -13,6 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
 	"github.com/lapwing-stream/lapwing/stream"
 )
 
@@ -98,6 +101,12 @@ func TestCommandsFromHistoryToScores(t *testing.T) {
 	show := b.ok("models show cars/1")
 	b.has(show, "cars/1", "topic cars", "18 columns", "coolant_temp")
 	b.has(b.ok("models move cars@live 2 --why tested"), "cars@live means version 2 now (before: version 1)")
+	if _, stderr, code := runIn(t, []string{"LAPWING_KAFKA_BOOTSTRAP_SERVERS=" + b.broker}, "models", "move", "cars@canry", "2"); code != exitUsage ||
+		stderr != "lapwing: model cars has no alias canry\n  next: did you mean canary? --new-alias makes another\n" {
+		t.Errorf("exit %d\n%s", code, stderr)
+	}
+	b.ok("models move cars@north 1 --new-alias")
+	b.ok("models move cars@north 2")
 	b.has(b.ok("models rollback cars"), "cars@live means version 1 now")
 	b.has(b.ok("models show cars"), "0 → 1", "1 → 2", "tested", "2 → 1")
 	b.ok("models export cars --to cars.onnx")
@@ -393,4 +402,27 @@ func TestCommandsPassOverStrangersInSilence(t *testing.T) {
 	}
 	_, stderr, _ := runIn(t, []string{"LAPWING_KAFKA_BOOTSTRAP_SERVERS=" + b.broker}, "models", "list", "--log-level", "debug")
 	b.has(stderr, "passed over a record of the model topic")
+}
+
+func TestHelpFitsAHundredCells(t *testing.T) {
+	a := &app{world: world{out: &bytes.Buffer{}}, given: map[*pflag.Flag]boundFlag{}}
+	a.term = newTerminal(a.out, a.getenv)
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		out, stderr, code := runIn(t, nil, append(strings.Fields(c.CommandPath())[1:], "--help")...)
+		if code != 0 {
+			t.Errorf("%s: %s", c.CommandPath(), stderr)
+		}
+		for line := range strings.Lines(out) {
+			if line = strings.TrimSuffix(line, "\n"); cells(line) > 100 {
+				t.Errorf("%s --help: %d cells: %s", c.CommandPath(), cells(line), line)
+			}
+		}
+		for _, sub := range c.Commands() {
+			if sub.IsAvailableCommand() {
+				walk(sub)
+			}
+		}
+	}
+	walk(a.root())
 }

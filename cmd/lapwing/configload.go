@@ -12,8 +12,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/lapwing-stream/lapwing/server"
 )
 
 // defaultFile is read where it exists and --config names no other.
@@ -411,11 +414,14 @@ func suggestSetting(shown, path string, all []setting) string {
 			}
 		}
 	}
+	near := nearest(shown+path, siblings)
 	switch {
+	case near != "" && distance(shown+path, near) == 1: // input.topic
+		return "did you mean " + near + "?"
 	case len(elsewhere) > 0:
 		return "did you mean " + strings.Join(elsewhere, " or ") + "?"
-	case nearest(shown+path, siblings) != "":
-		return "did you mean " + nearest(shown+path, siblings) + "?"
+	case near != "":
+		return "did you mean " + near + "?"
 	case nearest(shown+path, paths) != "":
 		return "did you mean " + nearest(shown+path, paths) + "?"
 	case looksLikeProperty(path):
@@ -441,7 +447,7 @@ func (l *loader) environment(environ []string) {
 	for _, s := range declared() {
 		if s.env != "" && !s.group && s.typ.Kind() != reflect.Map {
 			known[s.env] = s
-			names = append(names, s.env)
+			names = append(names, strings.TrimPrefix(s.env, envPrefix))
 		}
 	}
 	const kafkaPrefix = envPrefix + "KAFKA_"
@@ -466,8 +472,9 @@ func (l *loader) environment(environ []string) {
 			continue
 		}
 		next := "unset it; docs/configuration.md lists every setting"
-		if n := nearest(name, append(names, kafkaPrefix+"BOOTSTRAP_SERVERS")); n != "" {
-			next = "did you mean " + n + "?"
+		// Without the prefix that all share: it would make anything look near.
+		if n := nearest(strings.TrimPrefix(name, envPrefix), append(names, "KAFKA_BOOTSTRAP_SERVERS")); n != "" {
+			next = "did you mean " + envPrefix + n + "?"
 		}
 		l.fault("environment", "the variable "+name+" means no setting", next)
 	}
@@ -521,6 +528,7 @@ func (l *loader) check() {
 		if s.Model == "" {
 			l.fault(where, name+" names no model", "add model: NAME (--model NAME)")
 		}
+		l.start(s, where, name)
 		if len(s.Input.Topics) == 0 {
 			l.fault(where, name+" has no input topic", "add input: {topics: [T]} (--topic T)")
 			continue
@@ -536,6 +544,22 @@ func (l *loader) check() {
 		}
 		outputs[out] = i
 	}
+}
+
+// start checks where a stream begins.
+func (l *loader) start(s *StreamConfig, where, name string) {
+	words := []string{"earliest", "latest", server.StartAfterTraining}
+	if _, err := time.Parse(time.RFC3339, s.Start); err == nil || slices.Contains(words, s.Start) {
+		return
+	}
+	if at := l.e.origin[name+".start"]; at != "" {
+		where = at
+	}
+	next := "give " + strings.Join(words, ", ") + ", or a time such as 2026-11-25T14:00:00Z"
+	if n := nearest(s.Start, words); n != "" {
+		next = "did you mean " + n + "?"
+	}
+	l.fault(where, fmt.Sprintf("%s: start is %q", name, s.Start), next)
 }
 
 // withNames fills in the topics that are named after the only input topic.

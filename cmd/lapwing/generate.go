@@ -35,10 +35,6 @@ func (a *app) generateCommand() *cobra.Command {
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	var o generateFlags
-	var kinds []string
-	for _, k := range fleet.Kinds() {
-		kinds = append(kinds, string(k))
-	}
 	cars := &cobra.Command{
 		Use: "cars", Short: "Simulate a fleet of cars, with faults that develop over minutes",
 		Long: `Writes the readings of a simulated fleet: 18 sensors a car that follow from its trips, and
@@ -46,7 +42,10 @@ faults that develop over minutes. What was wrong with which car and when goes to
 T.labels, so that no scorer can read it by accident.
 
 Event time starts at --start and moves on by --interval from one reading of a car to its next,
-however fast records are written. The same seed gives the same records.`,
+however fast records are written. The same seed gives the same records.
+
+The kinds of fault:
+` + strings.TrimRight(kindTexts(), "\n"),
 		Example: `  lapwing generate cars --rate 1000 --cars 100 --faults 0.2
   lapwing generate cars --rate 0 --count 200000 --topic cars     # a history, as fast as it goes
   lapwing generate cars --rate 500 --faults 1 --kinds slow_puncture,misfire`,
@@ -57,7 +56,7 @@ however fast records are written. The same seed gives the same records.`,
 	f.Float64Var(&o.rate, "rate", 1000, "`RECORDS` a second; 0: as fast as it goes")
 	f.IntVar(&o.cars, "cars", 100, "`CARS` in the fleet")
 	f.Float64Var(&o.faults, "faults", 0, "expected `EPISODES` of fault for each car and hour of event time, 0 to 2")
-	f.StringSliceVar(&o.kinds, "kinds", nil, "`KINDS` of fault, parted by commas; default all: "+strings.Join(kinds, ", "))
+	f.StringSliceVar(&o.kinds, "kinds", nil, "`KINDS` of fault, parted by commas (default all)")
 	f.DurationVar(&o.clean, "clean-for", 0, "event `TIME` at the start without a fault")
 	f.StringVar(&o.topic, "topic", "cars", "`TOPIC` to write to; labels go to TOPIC.labels")
 	f.Int64Var(&o.count, "count", 0, "end after so many `RECORDS`; 0: never")
@@ -96,19 +95,39 @@ func (o *generateFlags) fleet() (*fleet.Fleet, error) {
 	for _, name := range o.kinds {
 		k, err := fleet.ParseKind(name)
 		if err != nil {
-			return nil, usage("there is no kind of fault "+name, "", "use some of "+kindNames())
+			next := "use some of " + strings.Join(kindNames(), ", ")
+			if n := nearest(name, kindNames()); n != "" {
+				next = "did you mean " + n + "?"
+			}
+			return nil, usage("there is no kind of fault "+name, "", next)
 		}
 		fo.Faults.Kinds = append(fo.Faults.Kinds, k)
 	}
 	return fleet.New(fo)
 }
 
-func kindNames() string {
-	var names []string
+func kindNames() (names []string) {
 	for _, k := range fleet.Kinds() {
 		names = append(names, string(k))
 	}
-	return strings.Join(names, ", ")
+	return names
+}
+
+// kindTexts describes the kinds of fault, for help.
+func kindTexts() string {
+	var b strings.Builder
+	for _, k := range fleet.Kinds() {
+		line := fmt.Sprintf("  %-16s", k)
+		for word := range strings.FieldsSeq(fleet.Describe(k)) {
+			if len(line)+1+len(word) > 90 {
+				b.WriteString(line + "\n")
+				line = strings.Repeat(" ", 18)
+			}
+			line += " " + word
+		}
+		b.WriteString(line + "\n")
+	}
+	return b.String()
 }
 
 func (a *app) generate(cmd *cobra.Command, o *generateFlags) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -277,6 +278,7 @@ func (a *app) moved(name, alias string, now registry.Alias) error {
 func (a *app) modelsMove() *cobra.Command {
 	var why string
 	var generation int64
+	var fresh bool
 	cmd := &cobra.Command{
 		Use: "move NAME[@ALIAS] VERSION", Short: "Point an alias at a version; scorers that follow it change over",
 		Example: `  lapwing models move cars@live 3 --why "fewer false alarms"
@@ -292,6 +294,9 @@ func (a *app) modelsMove() *cobra.Command {
 				return usage("models move takes an alias and the number of a version", strings.Join(args, " "), "for example: "+firstExample(cmd))
 			}
 			return a.withRegistry(cmd, func(r *registry.Registry, e *effective) error {
+				if err := knownAlias(cmd.Context(), r, ref, fresh); err != nil {
+					return noModelTopic(err, e)
+				}
 				now, err := r.Move(cmd.Context(), ref.Name, ref.Alias, version, generation, registry.Whoami(), why)
 				if err != nil {
 					return noModelTopic(err, e)
@@ -302,8 +307,37 @@ func (a *app) modelsMove() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&why, "why", "", "`REASON`, for the alias's history")
 	cmd.Flags().Int64Var(&generation, "generation", registry.AnyGeneration, "move only if the alias is still at this `GENERATION`; -1: whatever it is")
+	cmd.Flags().BoolVar(&fresh, "new-alias", false, "make the alias if the model has none of that name; live, canary and shadow need no leave")
 	a.jsonFlag(cmd.Flags(), "print the alias as one JSON object")
 	return cmd
+}
+
+// usualAliases are made without being asked for.
+var usualAliases = []string{"live", "canary", "shadow"}
+
+// knownAlias refuses an alias that is most likely mistyped: a scorer would go on with the version it has.
+func knownAlias(ctx context.Context, r *registry.Registry, ref registry.Ref, fresh bool) error {
+	if fresh || slices.Contains(usualAliases, ref.Alias) {
+		return nil
+	}
+	list, err := r.List(ctx)
+	if err != nil {
+		return err
+	}
+	names := slices.Clone(usualAliases)
+	for _, it := range list {
+		if it.Name == ref.Name {
+			names = append(names, slices.Sorted(maps.Keys(it.Aliases))...)
+		}
+	}
+	if slices.Contains(names, ref.Alias) {
+		return nil
+	}
+	next := "add --new-alias if it is meant"
+	if n := nearest(ref.Alias, names); n != "" {
+		next = "did you mean " + n + "? --new-alias makes another"
+	}
+	return usage(fmt.Sprintf("model %s has no alias %s", ref.Name, ref.Alias), "", next)
 }
 
 func (a *app) modelsRollback() *cobra.Command {
@@ -392,6 +426,10 @@ func (a *app) importModel(cmd *cobra.Command, file, name, alias, why string) err
 	}
 	return a.withRegistry(cmd, func(r *registry.Registry, _ *effective) error {
 		made, err := r.Publish(cmd.Context(), registry.Publication{Name: name, Data: data, Alias: alias, Why: why, Parent: m.Lineage.Parent})
+		if errors.Is(err, registry.ErrOvertaken) { // the file is where it was
+			return &fault{what: err.Error(), where: file, cause: err,
+				next: "compare the two, then publish yours as the next version: lapwing models import " + shellWord(file) + " --model " + name}
+		}
 		if err != nil {
 			return err
 		}
@@ -421,6 +459,16 @@ a file is for other programs, and cannot be imported again.`,
 			ref, err := registry.ParseRef(args[0])
 			if err != nil {
 				return err
+			}
+			for _, o := range outputs {
+				if slices.Contains(model.Outputs, o) {
+					continue
+				}
+				next := "use some of " + strings.Join(model.Outputs, ", ")
+				if n := nearest(o, model.Outputs); n != "" {
+					next = "did you mean " + n + "?"
+				}
+				return usage(fmt.Sprintf("--outputs: a model has no output %q", o), "", next)
 			}
 			return a.withRegistry(cmd, func(r *registry.Registry, e *effective) error {
 				m, data, err := r.Get(cmd.Context(), ref)

@@ -124,7 +124,11 @@ func tailTopics(ctx context.Context, client *stream.Client, e *effective, what, 
 		if topic != "" {
 			return nil, usage("--topic goes with scores or alerts, and not with a topic of its own", what, "lapwing tail scores --topic "+topic)
 		}
-		if _, err := client.Partitions(ctx, what); err != nil {
+		_, err := client.Partitions(ctx, what)
+		if n := nearest(what, []string{"scores", "alerts"}); isNoTopic(err) && n != "" && distance(what, n) == 1 {
+			return nil, &fault{what: "topic " + what + " does not exist", where: client.Brokers(), next: "did you mean " + n + "?", cause: err}
+		}
+		if err != nil {
 			return nil, err
 		}
 		return []string{what}, nil
@@ -148,7 +152,11 @@ func tailTopics(ctx context.Context, client *stream.Client, e *effective, what, 
 	}
 	if len(found) > 0 {
 		for _, t := range found {
-			if _, err := client.Partitions(ctx, t); err != nil {
+			_, err := client.Partitions(ctx, t)
+			if isNoTopic(err) {
+				return nil, notServed(ctx, client, t, topic, err)
+			}
+			if err != nil {
 				return nil, err
 			}
 		}
@@ -171,6 +179,18 @@ func tailTopics(ctx context.Context, client *stream.Client, e *effective, what, 
 	}
 	return nil, usage(fmt.Sprintf("there are %d topics of %s", len(found), kind), strings.Join(found, ", "),
 		"say which: lapwing tail "+kind+" --topic "+strings.TrimSuffix(found[0], "."+kind))
+}
+
+// notServed words that a topic of scores or alerts is not there, where the input topic is; else that that one is not.
+func notServed(ctx context.Context, client *stream.Client, name, input string, cause error) error {
+	next := "lapwing serve makes it"
+	if input != "" {
+		if _, err := client.Partitions(ctx, input); err != nil {
+			return err
+		}
+		next = "lapwing serve --topic " + shellWord(input) + " --model NAME makes it"
+	}
+	return &fault{what: "topic " + name + " does not exist yet", where: client.Brokers(), next: next, cause: cause}
 }
 
 // scoreLine and alertLine are the records of FORMATS as far as a reader of lines wants them.

@@ -38,7 +38,8 @@ be edited and given back with --spec. A field that holds the truth is named with
 judges the model, and is never a feature.`,
 		Example: `  lapwing train --topic cars --model cars
   lapwing train --topic payments --model payments --label Class --exclude id
-  lapwing train --topic cars --dry-run > spec.yaml && lapwing train --topic cars --model cars --spec spec.yaml
+  lapwing train --topic cars --dry-run > spec.yaml
+  lapwing train --topic cars --model cars --spec spec.yaml     # as it was edited
   lapwing train --topic cars --model cars --alias none --layers 14,7,14 --seed 2`,
 		Args: args(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
