@@ -217,9 +217,6 @@ func (f *File) Next() (Entry, error) {
 // Warnings are what was noticed so far and does not stop reading, each once.
 func (f *File) Warnings() []string { return f.warnings }
 
-// Header gives the column names of CSV, or nil.
-func (f *File) Header() []string { return f.header }
-
 // Close closes the file.
 func (f *File) Close() error {
 	if f.in == nil {

@@ -6,20 +6,11 @@ import (
 	"github.com/lapwing-stream/lapwing/model"
 )
 
-// LabelReader reads a label from JSON records: positive where it is a number other than 0, true, or a text that is
-// not one of the words for "nothing wrong" (no, false, normal, ok, good, none, negative, n, f). ok is false where the
-// record has none. It serves to judge a model and never to train one. It is for one goroutine.
-func LabelReader(field string) func(value []byte) (positive, ok bool) {
-	read, err := NewLabelReader(model.Spec{Format: "json"}, field)
-	if err != nil {
-		return func([]byte) (bool, bool) { return false, false }
-	}
-	return read
-}
-
-// NewLabelReader is LabelReader for records as spec has them (format, header, delimiter), and says what is wrong with
-// the field's name.
-func NewLabelReader(spec model.Spec, field string) (func(value []byte) (positive, ok bool), error) {
+// LabelReader reads a label from records as spec has them (format, header, delimiter): positive where it is a number
+// other than 0, true, or a text that is not one of the words for "nothing wrong" (no, false, normal, ok, good, none,
+// negative, n, f). ok is false where the record has none. It serves to judge a model and never to train one. It is for
+// one goroutine. The error says what is wrong with the field's name.
+func LabelReader(spec model.Spec, field string) (func(value []byte) (positive, ok bool), error) {
 	d, err := newPicker(spec, field)
 	if err != nil {
 		return nil, err

@@ -76,8 +76,8 @@ func TestManifestSets(t *testing.T) {
 				}
 			}
 			for _, name := range want {
-				if !slices.Contains(f.Header(), name) {
-					t.Errorf("no column %q in %q", name, f.Header())
+				if !slices.Contains(f.header, name) {
+					t.Errorf("no column %q in %q", name, f.header)
 				}
 			}
 			rows := 0

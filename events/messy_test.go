@@ -50,7 +50,7 @@ func read(t *testing.T, path string, o FileOptions) *reading {
 		return r
 	}
 	defer f.Close()
-	r.header = f.Header()
+	r.header = f.header
 	for {
 		e, err := f.Next()
 		var row *RowError

@@ -2,29 +2,12 @@ package events
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/lapwing-stream/lapwing/model"
 )
 
-// Path writes keys as one field name: joined by dots, with a dot or backslash inside a key escaped by a backslash.
-func Path(keys ...string) string {
-	var b strings.Builder
-	for i, k := range keys {
-		if i > 0 {
-			b.WriteByte('.')
-		}
-		for j := 0; j < len(k); j++ {
-			if k[j] == '.' || k[j] == '\\' {
-				b.WriteByte('\\')
-			}
-			b.WriteByte(k[j])
-		}
-	}
-	return b.String()
-}
-
-// SplitPath is the inverse of Path.
+// SplitPath parts a field name into its keys: they are joined by dots, and a dot or backslash inside a key is escaped by a
+// backslash.
 func SplitPath(name string) ([]string, error) {
 	var keys []string
 	var key []byte

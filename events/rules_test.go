@@ -412,7 +412,10 @@ func TestCountsAndReset(t *testing.T) {
 }
 
 func TestLabelAndText(t *testing.T) {
-	read := LabelReader("meta.label")
+	read, err := LabelReader(model.Spec{Format: "json"}, "meta.label")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for value, want := range map[string][2]bool{`1`: {true, true}, `0`: {false, true}, `0.0`: {false, true}, `"1.0"`: {true, true}, `true`: {true, true},
 		`false`: {false, true}, `"normal"`: {false, true}, `"None"`: {false, true}, `"neptune"`: {true, true}, `null`: {false, false}, `""`: {false, false},
 		`"n/a"`: {false, false}, `[1]`: {false, false}, `-1`: {true, true}} {
@@ -426,14 +429,14 @@ func TestLabelAndText(t *testing.T) {
 			t.Errorf("%s has a label", v)
 		}
 	}
-	csv, err := NewLabelReader(model.Spec{Format: "csv", Header: []string{"a", "Class"}}, "Class")
+	csv, err := LabelReader(model.Spec{Format: "csv", Header: []string{"a", "Class"}}, "Class")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if p, ok := csv([]byte("5,1")); !p || !ok {
 		t.Error("label of a CSV record")
 	}
-	if _, err := NewLabelReader(model.Spec{Format: "csv", Header: []string{"a", "Class"}}, "class"); err == nil || !strings.Contains(err.Error(), `did you mean Class?`) {
+	if _, err := LabelReader(model.Spec{Format: "csv", Header: []string{"a", "Class"}}, "class"); err == nil || !strings.Contains(err.Error(), `did you mean Class?`) {
 		t.Errorf("%v", err)
 	}
 	text, err := TextReader(model.Spec{Format: "json"}, "car")

@@ -219,7 +219,7 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 			w.decoder = first.Clone()
 		}
 		if j.Label != "" {
-			if w.label, err = events.NewLabelReader(spec, j.Label); err != nil {
+			if w.label, err = events.LabelReader(spec, j.Label); err != nil {
 				return nil, fmt.Errorf("label of topic %s: %w", j.Topic, err)
 			}
 		}

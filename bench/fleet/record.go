@@ -62,15 +62,6 @@ var schema = [fields]field{
 	firmware:          {"control_unit_firmware", 0, 0, 1e6},
 }
 
-// Features names the 18 numeric fields of a record, in its order.
-func Features() []string {
-	names := make([]string, fields)
-	for i, f := range schema {
-		names[i] = f.name
-	}
-	return names
-}
-
 // appendRecord writes a record as one flat JSON object with the header's names in the file's order.
 func appendRecord(dst []byte, at int64, car string, r *reading) []byte {
 	dst = append(dst, `{"time":`...)

@@ -102,3 +102,10 @@ func TestKafkaPropertiesAreKnown_Case8_02(t *testing.T) {
 	printError(&b, err)
 	golden(t, "kafka_faults.golden", b.Bytes())
 }
+
+func TestAnOvertakenImportNamesItsFile(t *testing.T) {
+	err := importFault(fmt.Errorf("publish: %w", &registry.OvertakenError{By: registry.Manifest{Name: "cars", Version: 3, By: "someone"}}), "my cars.onnx", "cars")
+	if f := explain(err); exitCode(err) != exitOvertaken || f.where != "my cars.onnx" || !strings.HasSuffix(f.next, "lapwing models import 'my cars.onnx' --model cars") {
+		t.Errorf("exit %d, %+v", exitCode(err), f)
+	}
+}

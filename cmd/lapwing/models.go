@@ -426,12 +426,8 @@ func (a *app) importModel(cmd *cobra.Command, file, name, alias, why string) err
 	}
 	return a.withRegistry(cmd, func(r *registry.Registry, _ *effective) error {
 		made, err := r.Publish(cmd.Context(), registry.Publication{Name: name, Data: data, Alias: alias, Why: why, Parent: m.Lineage.Parent})
-		if errors.Is(err, registry.ErrOvertaken) { // the file is where it was
-			return &fault{what: err.Error(), where: file, cause: err,
-				next: "compare the two, then publish yours as the next version: lapwing models import " + shellWord(file) + " --model " + name}
-		}
 		if err != nil {
-			return err
+			return importFault(err, file, name)
 		}
 		if a.json {
 			return a.encodeJSON(map[string]any{"name": name, "version": made.Version, "manifest": made, "alias": alias})
@@ -439,6 +435,15 @@ func (a *app) importModel(cmd *cobra.Command, file, name, alias, why string) err
 		a.printf("%s is published from %s: %s bytes, digest %.8s\n", a.term.paint(bold, made.String()), clean(file), count(made.Bytes), made.Digest)
 		return nil
 	})
+}
+
+// importFault names the file where another publisher came first: it is where it was.
+func importFault(err error, file, name string) error {
+	if !errors.Is(err, registry.ErrOvertaken) {
+		return err
+	}
+	return &fault{what: err.Error(), where: file, cause: err,
+		next: "compare the two, then publish yours as the next version: lapwing models import " + shellWord(file) + " --model " + name}
 }
 
 func (a *app) modelsExport() *cobra.Command {
