@@ -314,16 +314,25 @@ func (c *Client) CreateTopic(ctx context.Context, t TopicSpec) (created bool, er
 	}
 }
 
+// awaitPartitions waits until the leaders of topic's n partitions are known and lead. A broker names them before they do, and of the
+// batches that a producer has on their way it would then refuse the first and take the next: to a partition that has not met the
+// producer every sequence number is a good one to begin with, and the first batch cannot follow any more.
 func (c *Client) awaitPartitions(ctx context.Context, topic string, n int) error {
 	for {
 		d, err := c.describe(ctx, topic)
 		if err == nil && len(d) == 1 && len(d[0].Partitions) >= n {
 			led := true
+			var tps []TopicPartition
 			for _, p := range d[0].Partitions {
 				led = led && p.Leader != nil && p.Leader.ID >= 0
+				tps = append(tps, TopicPartition{topic, int32(p.Partition)})
 			}
 			if led {
-				return nil
+				if _, err := c.listOffsets(ctx, tps, kafka.LatestOffsetSpec, kafka.IsolationLevelReadUncommitted); err == nil {
+					return nil
+				} else if code(err) != kafka.ErrUnknownTopicOrPart && ctx.Err() == nil {
+					return err
+				}
 			}
 		}
 		select {
