@@ -315,8 +315,9 @@ func (c *Client) CreateTopic(ctx context.Context, t TopicSpec) (created bool, er
 }
 
 // awaitPartitions waits until the leaders of topic's n partitions are known and lead. A broker names them before they do, and of the
-// batches that a producer has on their way it would then refuse the first and take the next: to a partition that has not met the
-// producer every sequence number is a good one to begin with, and the first batch cannot follow any more.
+// batches that a producer has on their way it would then refuse the first and take the next: brokers before 4.5 take any first
+// sequence number in an empty partition (KAFKA-15591). The first, sent again, is out of order, which librdkafka reads as "has been
+// written": its records would be lost, though acknowledged.
 func (c *Client) awaitPartitions(ctx context.Context, topic string, n int) error {
 	for {
 		d, err := c.describe(ctx, topic)
