@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"runtime/pprof"
 	"slices"
 	"strconv"
@@ -179,8 +180,22 @@ func (s *slot) load(ctx context.Context, engine kernels.Engine, gate chan struct
 			}
 			labels := pprof.Labels(labelStage, stageLoad, labelModel, c.Ref.Name, labelVersion, strconv.Itoa(versionOf(&c)))
 			pprof.Do(ctx, labels, func(context.Context) { s.take(engine, c, c.Overtaken) })
+			tidy(&c)
 			<-gate
 		}
+	}
+}
+
+// largeModel is from where on a load is worth a collection of its own.
+const largeModel = 1 << 20
+
+// tidy gives back what a load leaves behind, several times the model's size: file, graph, the model before. Left to the
+// collector's pace it would set a new peak of resident memory now and then.
+func tidy(c *registry.Change) {
+	large := len(c.Data) >= largeModel
+	c.Data = nil
+	if large {
+		debug.FreeOSMemory()
 	}
 }
 
