@@ -254,7 +254,8 @@ func (v *demoView) frame() []string {
 		label("faults")+fmt.Sprintf("%d began, %d found, %d false alerts", verdict.Episodes, verdict.Found, verdict.Alerts-verdict.True),
 	)
 	if len(v.alerts) > 0 {
-		lines = append(lines, "", t.paint(yellow, "first alert: ")+d.sentence(v.alerts[0]))
+		lines = append(lines, "")
+		lines = append(lines, strings.Split(strings.TrimSuffix(t.wrap(t.paint(yellow, "first alert: ")+d.sentence(v.alerts[0]), 6), "\n"), "\n")...)
 		for _, a := range v.alerts[max(len(v.alerts)-shownAlerts, 1):] {
 			lines = append(lines, t.paint(red, "alert ")+d.alertLine(a))
 		}
@@ -328,7 +329,8 @@ func (v *demoView) last(s *demoSummary) {
 	}
 	v.mu.Lock()
 	if len(v.alerts) > 0 {
-		lines = append(lines, "", label("first")+v.d.sentence(v.alerts[0]))
+		lines = append(lines, "")
+		lines = append(lines, strings.Split(strings.TrimSuffix(t.wrap(label("first")+v.d.sentence(v.alerts[0]), 10), "\n"), "\n")...)
 	}
 	v.mu.Unlock()
 	lines = append(lines, "", t.paint(bold, "Now with a broker of your own:"),
