@@ -15,9 +15,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/charmbracelet/x/vt"
-	"github.com/creack/pty"
 )
 
 // built builds lapwing once, as a user has it: without the race detector.
@@ -224,20 +221,5 @@ func TestDemoTerminalKinds(t *testing.T) {
 
 func openDemo(t *testing.T, width, height int, environ []string, args ...string) *screen {
 	t.Helper()
-	s := &screen{t: t, vt: vt.NewEmulator(width, height)}
-	s.vt.SetCallbacks(vt.Callbacks{CursorVisibility: func(visible bool) { s.hidden = !visible }})
-	s.cmd = exec.Command(lapwing(t), append([]string{"demo"}, args...)...)
-	s.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TERM=xterm-256color"}, environ...)
-	s.cmd.Dir = t.TempDir()
-	f, err := pty.StartWithSize(s.cmd, &pty.Winsize{Rows: uint16(height), Cols: uint16(width)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.pty = f
-	t.Cleanup(func() {
-		s.cmd.Process.Kill()
-		s.cmd.Wait()
-		f.Close()
-	})
-	return s
+	return openProgram(t, lapwing(t), width, height, environ, append([]string{"demo"}, args...)...)
 }

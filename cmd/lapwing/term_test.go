@@ -33,9 +33,14 @@ type screen struct {
 // usual ones.
 func openScreen(t *testing.T, width, height int, environ []string, args ...string) *screen {
 	t.Helper()
+	return openProgram(t, os.Args[0], width, height, environ, args...)
+}
+
+func openProgram(t *testing.T, program string, width, height int, environ []string, args ...string) *screen {
+	t.Helper()
 	s := &screen{t: t, vt: vt.NewEmulator(width, height)}
 	s.vt.SetCallbacks(vt.Callbacks{CursorVisibility: func(visible bool) { s.hidden = !visible }})
-	s.cmd = exec.Command(os.Args[0], args...)
+	s.cmd = exec.Command(program, args...)
 	s.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TERM=xterm-256color"}, environ...)
 	s.cmd.Dir = t.TempDir()
 	f, err := pty.StartWithSize(s.cmd, &pty.Winsize{Rows: uint16(height), Cols: uint16(width)})
