@@ -102,15 +102,13 @@ func (t *tally) score(s demoScore) {
 		t.strange++
 		return
 	}
-	switch seen[i] {
-	case 0:
-		seen[i] = 1
-	default:
+	switch {
+	case seen[i] > 0:
 		t.doubled++
-	}
-	if s.Offset <= t.last[s.Partition] && seen[i] == 1 && t.last[s.Partition] != s.Offset {
+	case s.Offset < t.last[s.Partition]:
 		t.outOfOrder++
 	}
+	seen[i] = 1
 	t.last[s.Partition] = max(t.last[s.Partition], s.Offset)
 }
 
