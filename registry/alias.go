@@ -118,31 +118,70 @@ func (r *Registry) move(ctx context.Context, name, alias string, generation int6
 	return made, nil
 }
 
-// Delete buries one version: manifest and parts. It is refused while an alias means the version. The number
-// does not come back, since the head stays.
-func (r *Registry) Delete(ctx context.Context, name string, version int) error {
+// Delete buries versions of one model: their manifests and parts, all of them in one transaction or none. It is
+// refused while an alias means one of them. The numbers do not come back, since the head stays.
+func (r *Registry) Delete(ctx context.Context, name string, versions ...int) error {
 	return r.transact(ctx, name, func(x *index) ([]stream.Record, error) {
 		e := x.models[name]
 		if e == nil || len(e.manifests)+len(e.broken) == 0 {
 			return nil, &NotFoundError{Ref: Ref{Name: name}, Names: x.names()}
 		}
-		if _, ok := e.manifests[version]; !ok && e.broken[version] == "" {
-			return nil, &NotFoundError{Ref: Ref{Name: name, Version: version}, Versions: e.versions(), Aliases: e.aliasNames()}
-		}
-		for _, alias := range e.aliasNames() {
-			if e.aliases[alias].Version == version {
-				return nil, &topicError{
-					what: fmt.Sprintf("model %s/%d is what %s@%s means; it cannot be deleted", name, version, name, alias),
-					hint: fmt.Sprintf("move the alias first: lapwing models rollback %s", name),
+		records := []stream.Record{r.record(headKeyOf(name), encode(head{e.head}))}
+		for _, version := range versions {
+			if _, ok := e.manifests[version]; !ok && e.broken[version] == "" {
+				return nil, &NotFoundError{Ref: Ref{Name: name, Version: version}, Versions: e.versions(), Aliases: e.aliasNames()}
+			}
+			for _, alias := range e.aliasNames() {
+				if e.aliases[alias].Version == version {
+					return nil, &topicError{
+						what: fmt.Sprintf("model %s/%d is what %s@%s means; it cannot be deleted", name, version, name, alias),
+						hint: e.wayOut(name, alias, versions),
+					}
 				}
 			}
+			records = append(records, r.record(manifestKeyOf(name, version), nil))
 		}
-		records := []stream.Record{r.record(headKeyOf(name), encode(head{e.head})), r.record(manifestKeyOf(name, version), nil)}
+		var parts []string
 		for id := range e.parts {
-			if id.version == version {
-				records = append(records, r.record(fmt.Sprintf("%s/%d/%s/%d", name, id.version, id.digest8, id.part), nil))
+			if slices.Contains(versions, id.version) {
+				parts = append(parts, fmt.Sprintf("%s/%d/%s/%d", name, id.version, id.digest8, id.part))
 			}
+		}
+		slices.Sort(parts)
+		for _, key := range parts {
+			records = append(records, r.record(key, nil))
 		}
 		return records, nil
 	})
+}
+
+// wayOut is the command that takes an alias off what is to be deleted: back where that is possible, else to the
+// newest version that stays.
+func (e *entry) wayOut(name, alias string, leaving []int) string {
+	stays := func(version int) bool {
+		m, ok := e.manifests[version]
+		if !ok || slices.Contains(leaving, version) {
+			return false
+		}
+		_, err := e.whole(m)
+		return err == nil
+	}
+	for _, before := range slices.Backward(e.aliases[alias].Previous) {
+		m, ok := e.manifests[before]
+		if !ok {
+			continue // deleted since: rolling back leaves it out
+		}
+		if _, err := e.whole(m); err == nil && before != e.aliases[alias].Version {
+			if stays(before) {
+				return fmt.Sprintf("move the alias first: lapwing models rollback %s@%s (to version %d)", name, alias, before)
+			}
+			break
+		}
+	}
+	for _, version := range slices.Backward(e.versions()) {
+		if stays(version) {
+			return fmt.Sprintf("move the alias first: lapwing models move %s@%s %d", name, alias, version)
+		}
+	}
+	return fmt.Sprintf("publish another version first, which the alias can mean: lapwing train --topic TOPIC --model %s", name)
 }

@@ -188,6 +188,50 @@ func TestDeletedNumberDoesNotReturn(t *testing.T) {
 	}
 }
 
+// A refusal has the command that makes it possible, and deletes nothing of what was asked with it.
+func TestDeleteNamesTheWayOut(t *testing.T) {
+	r, _ := open(t)
+	refused := func(hint string, versions ...int) {
+		t.Helper()
+		err := r.Delete(t.Context(), "cars", versions...)
+		var hinted interface{ Hint() string }
+		if !errors.As(err, &hinted) || !strings.HasSuffix(hinted.Hint(), hint) {
+			t.Fatalf("deleting %v: %v, %+v; want a hint that ends with %q", versions, err, hinted, hint)
+		}
+	}
+	publish(t, r, "cars", []byte("1"), Live)
+	refused("lapwing train --topic TOPIC --model cars", 1)
+	publish(t, r, "cars", []byte("2"), "")
+	refused("lapwing models move cars@live 2", 1)
+	refused("lapwing train --topic TOPIC --model cars", 2, 1)
+	publish(t, r, "cars", bytes.Repeat([]byte("3"), 2*partSize+1), Live)
+	refused("lapwing models rollback cars@live (to version 1)", 3)
+	refused("lapwing models move cars@live 2", 1, 3)
+	if _, err := r.Move(t.Context(), "cars", "canary", 2, 0, "ann", ""); err != nil {
+		t.Fatal(err)
+	}
+	refused("lapwing models move cars@canary 3", 1, 2)
+	if list, err := r.List(t.Context()); err != nil || len(list[0].Versions) != 3 {
+		t.Fatalf("after refusals: %+v, %v", list, err)
+	}
+	for _, move := range []string{Live, "canary"} {
+		if _, err := r.Move(t.Context(), "cars", move, 1, AnyGeneration, "ann", ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Delete(t.Context(), "cars", 2, 3); err != nil {
+		t.Fatal(err)
+	}
+	list, err := r.List(t.Context())
+	if err != nil || len(list[0].Versions) != 1 || list[0].Orphans != 0 {
+		t.Fatalf("%+v, %v; want version 1 alone and no part of the others", list, err)
+	}
+	var absent *NotFoundError
+	if err := r.Delete(t.Context(), "cars", 2); !errors.As(err, &absent) {
+		t.Fatalf("deleting again: %v", err)
+	}
+}
+
 // Case 5.10: the trainer dies between parts. Committed here, as a mirror would show it: the digest, not the
 // transaction, makes a model whole.
 func TestHalfAModelIsNoModel_Case5_10(t *testing.T) {

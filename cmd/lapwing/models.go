@@ -24,7 +24,7 @@ func isNoTopic(err error) bool { return errors.Is(err, stream.ErrNoTopic) }
 
 func (a *app) modelsCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "models", Short: "List, show, move, roll back, import and export models", GroupID: groupModel,
+		Use: "models", Short: "List, show, move, roll back, import, export and delete models", GroupID: groupModel,
 		Long: `Models live in a Kafka topic (models_topic): each has numbered versions, and aliases that mean one
 of them. A scorer follows an alias, live unless told otherwise, so moving the alias is how a
 version goes into service, and back out of it.`,
@@ -35,7 +35,7 @@ version goes into service, and back out of it.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	a.bind(cmd.PersistentFlags(), "models_topic")
-	cmd.AddCommand(a.modelsList(), a.modelsShow(), a.modelsMove(), a.modelsRollback(), a.modelsImport(), a.modelsExport())
+	cmd.AddCommand(a.modelsList(), a.modelsShow(), a.modelsMove(), a.modelsRollback(), a.modelsImport(), a.modelsExport(), a.modelsDelete())
 	return cmd
 }
 
