@@ -11,11 +11,7 @@ import "math"
 // caller may overwrite it with Flat. The columns are copied.
 func Autoencoder(columns []Column, layers []int, acts []Activation) *Program {
 	p := &Program{Width: len(columns)}
-	add := func(s Step) Value {
-		p.Steps = append(p.Steps, s)
-		return Value(len(p.Steps))
-	}
-	scaled := add(&Map{In: Input, Columns: columns})
+	scaled := p.add(&Map{In: Input, Columns: columns})
 	x, in := scaled, p.Width
 	for i := range len(layers) + 1 {
 		g := &Gemm{In: x, Out: p.Width}
@@ -30,34 +26,52 @@ func Autoencoder(columns []Column, layers []int, acts []Activation) *Program {
 			g.W, g.B = make([]float32, g.Out*in), make([]float32, g.Out)
 			in = g.Out
 		}
-		x = add(g)
+		x = p.add(g)
 	}
-	residual := add(&Diff{A: scaled, B: x})
-	p.Score = add(&Norm{In: residual})
-	p.Contributions = add(&Split{In: residual, Norm: p.Score})
+	residual := p.add(&Diff{A: scaled, B: x})
+	p.Score = p.add(&Norm{In: residual})
+	p.Contributions = p.add(&Split{In: residual, Norm: p.Score})
+	p.Reconstruction = p.add(inverseMap(x, columns))
+	return p.Clone()
+}
+
+// inverseMap takes x, in the units that columns map to, back to raw units.
+func inverseMap(x Value, columns []Column) *Map {
 	inverse := &Map{In: x, Inverse: true}
 	for i := range columns {
 		inverse.Columns = append(inverse.Columns, columns[i].Inverse())
 	}
-	p.Reconstruction = add(inverse)
-	return p.Clone()
+	return inverse
 }
 
 // Residual finds the Diff under the program's score: target is its first operand, prediction its second,
-// as Autoencoder builds them and TrainOptions takes them. ok is false where the score is no norm of a Diff.
-func (p *Program) Residual() (target, prediction Value, ok bool) {
-	n, ok := p.step(p.Score).(*Norm)
-	if !ok {
-		return 0, 0, false
+// as Autoencoder builds them and TrainOptions takes them. The score may be the Norm of the Diff, or of a Gemm
+// that weighs it (see Whitened), or a Join of which one operand is such a Norm (see Blended; the first one
+// counts). Training towards the prediction leaves the weighing Gemm alone: the prediction does not depend on it.
+// ok is false where there is no such Diff.
+func (p *Program) Residual() (target, prediction Value, ok bool) { return p.residual(p.Score) }
+
+func (p *Program) residual(score Value) (target, prediction Value, ok bool) {
+	switch s := p.step(score).(type) {
+	case *Join:
+		for _, v := range s.In {
+			if target, prediction, ok = p.residual(v); ok {
+				return target, prediction, true
+			}
+		}
+	case *Norm:
+		v := s.In
+		if g, weighs := p.step(v).(*Gemm); weighs {
+			v = g.In
+		}
+		if d, is := p.step(v).(*Diff); is {
+			return d.A, d.B, true
+		}
 	}
-	d, ok := p.step(n.In).(*Diff)
-	if !ok {
-		return 0, 0, false
-	}
-	return d.A, d.B, true
+	return 0, 0, false
 }
 
-// Initialise gives every Gemm fresh weights by Glorot's uniform rule, ±√(6/(in+out)), and zero biases.
+// Initialise gives every Gemm fresh weights (so it comes before Whitened) by Glorot's uniform rule, ±√(6/(in+out)), and zero biases.
 // The stream is our own (splitmix64), since math/rand may change between Go versions: the same seed gives
 // the same bytes anywhere.
 func Initialise(p *Program, seed uint64) {

@@ -22,7 +22,7 @@ type Program struct {
 	Contributions  Value // width Width, each >= 0, summing to the score
 }
 
-// Step is one of *Map, *Gemm, *Diff, *Norm, *Split, *Join (pointers, so that a type switch has one case for
+// Step is one of *Map, *Gemm, *Diff, *Norm, *Nearest, *Split, *Join (pointers, so that a type switch has one case for
 // each and a trained Gemm can be written back). The set is closed: a new step is added here,
 // to every engine (or declined by Supports), to the ONNX codec and to the compliance suite.
 type Step interface {
@@ -78,8 +78,23 @@ type Diff struct{ A, B Value }
 // Norm is √Σ xⱼ², width 1.
 type Norm struct{ In Value }
 
-// Split divides a norm over its columns: xⱼ²/n where n is the Norm of the same In, and 0 where n is 0.
-// The parts are >= 0 and add up to n.
+// Nearest is the mean, over groups of prototypes, of the Euclidean distance to the group's nearest one, width 1.
+// Rows holds Groups × K prototypes of In's width, row-major, those of one group together; K follows from the
+// lengths.
+//
+// The nearest of a group is the first with the least ‖c‖²/2 − x·c, in float32 and with HalfSquares: the same
+// order as that of the distances, by one matrix product. Its distance is √Σ(xⱼ−cⱼ)², from the differences:
+// the expanded square would cancel where x is close to a prototype.
+type Nearest struct {
+	In     Value
+	Groups int
+	Rows   []float32
+}
+
+// Split divides a distance over the columns of In, the value that it is a distance of. Norm names either
+// a Norm n: xⱼ²/n, and 0 where n is 0; or a Nearest: the mean over groups of (xⱼ−cⱼ)²/d, c being the group's
+// nearest prototype and d its distance, and 0 for a group where d is 0.
+// The parts are >= 0 and add up to the distance.
 type Split struct{ In, Norm Value }
 
 // Join is Σₖ Weights[k]·In[k], columnwise; all operands have one width; weights > 0.

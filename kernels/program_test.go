@@ -78,7 +78,7 @@ func TestValidateReportsEveryFault(t *testing.T) {
 		{"infinite bias", func(p *Program) { p.Steps[1].(*Gemm).B[1] = inf }, []string{"bias 1 is +Inf"}},
 		{"activation", func(p *Program) { p.Steps[1].(*Gemm).Act = 9 }, []string{"unknown activation 9"}},
 		{"diff", func(p *Program) { p.Steps[3].(*Diff).B = 2 }, []string{"width 3 and 2"}},
-		{"split of no norm", func(p *Program) { p.Steps[5].(*Split).Norm = 4 }, []string{"value 4 is not a norm"}},
+		{"split of no norm", func(p *Program) { p.Steps[5].(*Split).Norm = 4 }, []string{"value 4 is neither a norm nor a nearest distance"}},
 		{"split of another norm", func(p *Program) { p.Steps[5].(*Split).In = 1 }, []string{"norm is that of value 4, not of 1"}},
 		{"score", func(p *Program) { p.Score = 1 }, []string{"score (value 1) has width 3"}},
 		{"contributions", func(p *Program) { p.Contributions = 5 }, []string{"contributions (value 5) has width 1"}},
@@ -125,6 +125,71 @@ func TestValidateReportsEveryFault(t *testing.T) {
 				if !strings.Contains(err.Error(), w) {
 					t.Errorf("%q is missing in:\n%v", w, err)
 				}
+			}
+		})
+	}
+}
+
+// blend is plain() whitened, with two groups of two prototypes beside it.
+func blend() *Program {
+	return Blended(Whitened(plain(), []float32{1, 0, 0, 0, 2, 0, 0, 0, 3}), 2, []float32{0, 0, 0, 1, 1, 1, 2, 0, 0, 0, 2, 0}, 0.5, 0.25)
+}
+
+func TestBlended(t *testing.T) {
+	p := plain()
+	q := blend()
+	if err := q.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	var kinds []string
+	for _, s := range q.Steps {
+		kinds = append(kinds, s.Kind())
+	}
+	if diff := cmp.Diff([]string{"map", "gemm", "gemm", "diff", "map", "gemm", "norm", "split", "nearest", "split", "join", "join"}, kinds); diff != "" {
+		t.Error(diff)
+	}
+	// The plain error's norm and split are gone, and what training trains is what it was: not the whitening.
+	target, prediction, ok := q.Residual()
+	if !ok || target != 1 || prediction != 3 {
+		t.Errorf("residual: target %d, prediction %d, %v", target, prediction, ok)
+	}
+	if diff := cmp.Diff(p.Parameters(3), q.Parameters(prediction)); diff != "" {
+		t.Error(diff)
+	}
+	if len(p.Steps) != 7 || p.Validate() != nil {
+		t.Error("the autoencoder was changed")
+	}
+	if _, _, ok := Prototypes([]Column{line(0, 1)}, 1, []float32{1}).Residual(); ok {
+		t.Error("prototypes alone have a residual")
+	}
+	c := q.Clone()
+	c.Steps[8].(*Nearest).Rows[0] = 9
+	if q.Steps[8].(*Nearest).Rows[0] != 0 {
+		t.Error("a clone shares its prototypes")
+	}
+}
+
+func TestValidatePrototypes(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		spoil func(n *Nearest, s *Split)
+		want  string
+	}{
+		{"no groups", func(n *Nearest, _ *Split) { n.Groups = 0 }, "step 8 (nearest): 0 groups; 1 to 65536 are allowed"},
+		{"no rows", func(n *Nearest, _ *Split) { n.Rows = nil }, "0 values of prototypes; a whole number of 2·3 = 6 is needed"},
+		{"part of a row", func(n *Nearest, _ *Split) { n.Rows = n.Rows[1:] }, "11 values of prototypes"},
+		{"uneven groups", func(n *Nearest, _ *Split) { n.Groups = 3 }, "12 values of prototypes; a whole number of 3·3 = 9"},
+		{"too many", func(n *Nearest, _ *Split) { n.Rows = make([]float32, 6*40000) }, "80000 prototypes; at most 65536"},
+		{"NaN", func(n *Nearest, _ *Split) { n.Rows[5] = float32(math.NaN()) }, "prototype value 5 is NaN"},
+		{"far", func(n *Nearest, _ *Split) { n.Rows[5] = 1e30 }, "prototype 1 is too far from 0"},
+		{"split of another value", func(_ *Nearest, s *Split) { s.In = 4 }, "step 9 (split): the nearest distance is that of value 1, not of 4"},
+		{"reads too late", func(n *Nearest, _ *Split) { n.In = 9 }, "step 8 (nearest) reads [9]"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := blend()
+			tt.spoil(p.Steps[8].(*Nearest), p.Steps[9].(*Split))
+			if err := p.Validate(); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%q is missing in: %v", tt.want, err)
 			}
 		})
 	}

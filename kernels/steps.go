@@ -13,19 +13,21 @@ const (
 	MaxKnots = 64
 )
 
-func (s *Map) Reads() []Value   { return []Value{s.In} }
-func (s *Gemm) Reads() []Value  { return []Value{s.In} }
-func (s *Diff) Reads() []Value  { return []Value{s.A, s.B} }
-func (s *Norm) Reads() []Value  { return []Value{s.In} }
-func (s *Split) Reads() []Value { return []Value{s.In, s.Norm} }
-func (s *Join) Reads() []Value  { return s.In }
+func (s *Map) Reads() []Value     { return []Value{s.In} }
+func (s *Gemm) Reads() []Value    { return []Value{s.In} }
+func (s *Diff) Reads() []Value    { return []Value{s.A, s.B} }
+func (s *Norm) Reads() []Value    { return []Value{s.In} }
+func (s *Nearest) Reads() []Value { return []Value{s.In} }
+func (s *Split) Reads() []Value   { return []Value{s.In, s.Norm} }
+func (s *Join) Reads() []Value    { return s.In }
 
-func (*Map) Kind() string   { return "map" }
-func (*Gemm) Kind() string  { return "gemm" }
-func (*Diff) Kind() string  { return "diff" }
-func (*Norm) Kind() string  { return "norm" }
-func (*Split) Kind() string { return "split" }
-func (*Join) Kind() string  { return "join" }
+func (*Map) Kind() string     { return "map" }
+func (*Gemm) Kind() string    { return "gemm" }
+func (*Diff) Kind() string    { return "diff" }
+func (*Norm) Kind() string    { return "norm" }
+func (*Nearest) Kind() string { return "nearest" }
+func (*Split) Kind() string   { return "split" }
+func (*Join) Kind() string    { return "join" }
 
 func (a Activation) String() string {
 	switch a {
@@ -65,7 +67,7 @@ func (p *Program) Widths() []int {
 			w[i+1] = s.Out
 		case *Diff:
 			w[i+1] = w[s.A]
-		case *Norm:
+		case *Norm, *Nearest:
 			w[i+1] = 1
 		case *Split:
 			w[i+1] = w[s.In]
@@ -102,6 +104,8 @@ func isNil(s Step) bool {
 	case *Diff:
 		return s == nil
 	case *Norm:
+		return s == nil
+	case *Nearest:
 		return s == nil
 	case *Split:
 		return s == nil
@@ -192,11 +196,33 @@ func (p *Program) faults(s Step, widths []int) (faults []error) {
 			report("operands of width %d and %d; they must be equal", widths[s.A], widths[s.B])
 		}
 	case *Norm:
+	case *Nearest:
+		if s.Groups < 1 || s.Groups > MaxWidth {
+			report("%d groups; 1 to %d are allowed", s.Groups, MaxWidth)
+			return faults
+		}
+		if per := s.Groups * widths[s.In]; len(s.Rows) == 0 || len(s.Rows)%per != 0 {
+			report("%d values of prototypes; a whole number of %d·%d = %d is needed", len(s.Rows), s.Groups, widths[s.In], per)
+		} else if n := len(s.Rows) / widths[s.In]; n > MaxWidth {
+			report("%d prototypes; at most %d are allowed", n, MaxWidth)
+		}
+		if i := firstNotFinite(s.Rows); i >= 0 {
+			report("prototype value %d is %v", i, s.Rows[i])
+		} else if i := firstNotFinite(s.HalfSquares(max(widths[s.In], 1))); i >= 0 {
+			report("prototype %d is too far from 0: its square is beyond float32", i)
+		}
 	case *Split:
-		if n, ok := p.step(s.Norm).(*Norm); !ok {
-			report("value %d is not a norm", s.Norm)
-		} else if n.In != s.In {
-			report("the norm is that of value %d, not of %d", n.In, s.In)
+		switch n := p.step(s.Norm).(type) {
+		case *Norm:
+			if n.In != s.In {
+				report("the norm is that of value %d, not of %d", n.In, s.In)
+			}
+		case *Nearest:
+			if n.In != s.In {
+				report("the nearest distance is that of value %d, not of %d", n.In, s.In)
+			}
+		default:
+			report("value %d is neither a norm nor a nearest distance", s.Norm)
 		}
 	case *Join:
 		if len(s.In) == 0 {
@@ -317,6 +343,10 @@ func (p *Program) Clone() *Program {
 			c.Steps[i] = &d
 		case *Norm:
 			n := *s
+			c.Steps[i] = &n
+		case *Nearest:
+			n := *s
+			n.Rows = append([]float32(nil), s.Rows...)
 			c.Steps[i] = &n
 		case *Split:
 			d := *s

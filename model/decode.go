@@ -320,6 +320,14 @@ func same(file, want *pb.ModelProto) error {
 	if file.ProducerName != producer {
 		return fmt.Errorf("its producer is %q; only files that lapwing wrote are read", file.ProducerName)
 	}
+	// A lineage may say more than this version knows; setMetadata has checked it.
+	for _, w := range want.MetadataProps {
+		for _, p := range file.MetadataProps {
+			if w.Key == keyLineage && p.GetKey() == keyLineage {
+				w.Value = p.Value
+			}
+		}
+	}
 	// What is left is order of metadata, documentation texts, value_info and the like.
 	if !proto.Equal(file, want) {
 		return errors.New("it holds fields that lapwing does not write; another program rewrote it: take the one that lapwing wrote")

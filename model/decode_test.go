@@ -382,6 +382,52 @@ func TestMemoryIsBounded_Case5_06(t *testing.T) {
 	}
 }
 
+// TestDecodeTakesUnknownLineage: a newer version may say more about a model's origin; what is known here must
+// still be as it was written.
+func TestDecodeTakesUnknownLineage(t *testing.T) {
+	want, err := canonicalJSON(tiny(t).Lineage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lineage := func(change ...string) string {
+		text := strings.NewReplacer(change...).Replace(want)
+		if text == want {
+			t.Fatalf("%q is not in %s", change, want)
+		}
+		return text
+	}
+	for name, text := range map[string]string{
+		"last":        lineage(`"topic":"cars"`, `"topic":"cars","span":{"from":1,"to":[2,{"a":null}]}`),
+		"first":       lineage(`{"cluster"`, `{"a":[],"cluster"`),
+		"in rows":     lineage(`"used":97`, `"used":97,"sampled":5`),
+		"in the list": lineage(`"records":98`, `"records":98,"deleted":true`),
+		"at the end":  want[:len(want)-1] + `,"parts":{"trim":200}}`,
+	} {
+		m, err := change(t, func(f *pb.ModelProto) { setMeta(f, keyLineage, text) })
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if got, err := canonicalJSON(m.Lineage); err != nil || got != want {
+			t.Errorf("%s: lineage %s, want %s (%v)", name, got, want, err)
+		}
+	}
+	for name, text := range map[string]string{
+		"spaces":         lineage(`"topic":"cars"`, `"topic":"cars", "new":1`),
+		"twice":          lineage(`"topic":"cars"`, `"topic":"c","topic":"cars"`),
+		"another case":   lineage(`"topic":"cars"`, `"topic":"cars","TOPIC":"bikes"`),
+		"order":          lineage(`"topic":"cars"`, `"new":1`, `"engine":`, `"topic":"cars","engine":`),
+		"kind":           lineage(`"topic":"cars"`, `"topic":["cars"],"new":1`),
+		"number's form":  lineage(`"seed":1`, `"new":0,"seed":1.0`),
+		"cut":            lineage(`"topic":"cars"`, `"topic":"cars","new":[1`),
+		"list of others": lineage(`"partitions":[`, `"new":1,"partitions":[null,`),
+		"after the end":  want + `{"new":1}`,
+		"no object":      `[` + want + `]`,
+	} {
+		if _, err := change(t, func(f *pb.ModelProto) { setMeta(f, keyLineage, text) }); err == nil || !strings.Contains(err.Error(), keyLineage) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestDumpTakesAnyONNX(t *testing.T) {
 	file := &pb.ModelProto{Graph: &pb.GraphProto{
 		Node:        []*pb.NodeProto{{OpType: "Sin", Attribute: []*pb.AttributeProto{{Name: "a", Type: pb.AttributeProto_FLOAT}}}},

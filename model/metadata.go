@@ -95,7 +95,8 @@ func (m *Model) metadata() ([]*pb.StringStringEntryProto, error) {
 }
 
 // setMetadata fills m from metadata_props. Each value must be what this version would write, so that nothing
-// in a file is silently dropped or read in two ways.
+// in a file is silently dropped or read in two ways; only the lineage may hold keys that are not known here
+// (see parseLineage).
 func (m *Model) setMetadata(props []*pb.StringStringEntryProto) error {
 	values := make(map[string]string, len(props))
 	for _, p := range props {
@@ -138,7 +139,11 @@ func (m *Model) setMetadata(props []*pb.StringStringEntryProto) error {
 			return fmt.Errorf("no %s in metadata: another program rewrote this file; take the one that lapwing wrote", e.key)
 		}
 		delete(values, e.key)
-		if err := parseJSON(text, e.to); err != nil {
+		parse := parseJSON
+		if e.key == keyLineage {
+			parse = parseLineage
+		}
+		if err := parse(text, e.to); err != nil {
 			return fmt.Errorf("metadata %s: %w", e.key, err)
 		}
 	}
@@ -161,26 +166,117 @@ func (m *Model) setMetadata(props []*pb.StringStringEntryProto) error {
 
 // parseJSON is strict: known fields only, one value, written as canonicalJSON writes it.
 func parseJSON(text string, to any) error {
+	again, err := reparse(text, to, true)
+	if err == nil && again != text {
+		err = errRespelled
+	}
+	return err
+}
+
+var errRespelled = errors.New("not in the form that lapwing writes; another program rewrote it")
+
+// parseLineage takes keys that it does not know, at any depth, and drops them: a newer version may say more about
+// a model's origin without making the model unreadable, since no score depends on it. What is known must be
+// as canonicalJSON writes it, and in that order.
+func parseLineage(text string, to any) error {
+	known, err := reparse(text, to, false)
+	if err != nil || known == text {
+		return err
+	}
+	var compact bytes.Buffer
+	if json.Compact(&compact, []byte(text)) != nil || compact.String() != text {
+		return errRespelled
+	}
+	f, k := json.NewDecoder(strings.NewReader(text)), json.NewDecoder(strings.NewReader(known))
+	f.UseNumber()
+	k.UseNumber()
+	if !covers(f, k) {
+		return errRespelled
+	}
+	return nil
+}
+
+// reparse decodes the one value in text and gives it as canonicalJSON writes it.
+func reparse(text string, to any, strict bool) (string, error) {
 	// An object of three bytes ("{},") may become a struct of a hundred and more; a real one names its fields.
 	if n := strings.Count(text, "{"); 256*n > 16*len(text)+64<<10 {
-		return fmt.Errorf("%d objects in %d bytes", n, len(text))
+		return "", fmt.Errorf("%d objects in %d bytes", n, len(text))
 	}
 	d := json.NewDecoder(strings.NewReader(text))
-	d.DisallowUnknownFields()
+	if strict {
+		d.DisallowUnknownFields()
+	}
 	if err := d.Decode(to); err != nil {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			err = errors.New("ends early")
 		}
-		return fmt.Errorf("not what this version reads (%w); update lapwing if a newer one wrote it", err)
+		return "", fmt.Errorf("not what this version reads (%w); update lapwing if a newer one wrote it", err)
 	}
-	again, err := canonicalJSON(to)
-	if err != nil {
-		return err
+	return canonicalJSON(to)
+}
+
+// covers tells whether the next value of file is that of known but for keys that known lacks. It goes as deep
+// as known does.
+func covers(file, known *json.Decoder) bool {
+	f, err := file.Token()
+	k, err2 := known.Token()
+	if err != nil || err2 != nil || f != k {
+		return false
 	}
-	if again != text {
-		return errors.New("not in the form that lapwing writes; another program rewrote it")
+	switch k {
+	case json.Delim('['):
+		for known.More() {
+			if !file.More() || !covers(file, known) {
+				return false
+			}
+		}
+		if file.More() {
+			return false
+		}
+	case json.Delim('{'):
+		for known.More() {
+			key, err := known.Token()
+			if err != nil || !skipTo(file, key) || !covers(file, known) {
+				return false
+			}
+		}
+		if skipTo(file, nil) {
+			return false
+		}
+	default:
+		return true
 	}
-	return nil
+	// The closing brackets.
+	_, err = file.Token()
+	_, err2 = known.Token()
+	return err == nil && err2 == nil
+}
+
+// skipTo passes over an object's keys and values to the value of key; false where the object ends before.
+func skipTo(d *json.Decoder, key json.Token) bool {
+	for d.More() {
+		k, err := d.Token()
+		if err != nil || k == key {
+			return err == nil
+		}
+		depth := 0
+		for {
+			t, err := d.Token()
+			if err != nil {
+				return false
+			}
+			switch t {
+			case json.Delim('{'), json.Delim('['):
+				depth++
+			case json.Delim('}'), json.Delim(']'):
+				depth--
+			}
+			if depth == 0 {
+				break
+			}
+		}
+	}
+	return false
 }
 
 func canonicalJSON(v any) (string, error) {

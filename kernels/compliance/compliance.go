@@ -21,6 +21,7 @@ func Run(t *testing.T, e kernels.Engine) {
 	t.Run("Guards", func(t *testing.T) { guards(t, e) })
 	t.Run("NotFinite", func(t *testing.T) { notFinite(t, e) })
 	t.Run("ZeroNorm", func(t *testing.T) { zeroNorm(t, e) })
+	t.Run("OnPrototype", func(t *testing.T) { onPrototype(t, e) })
 	t.Run("Lengths", func(t *testing.T) { lengths(t, e) })
 	t.Run("Copies", func(t *testing.T) { copiesConstants(t, e) })
 	t.Run("Concurrent", func(t *testing.T) { concurrent(t, e) })
@@ -53,7 +54,7 @@ func nets(act kernels.Activation) []*net {
 }
 
 func supports(t *testing.T, e kernels.Engine) {
-	for _, s := range branching().p.Steps {
+	for _, s := range append(branching().p.Steps, nearest(2, 1, 1).p.Steps...) {
 		if err := e.Supports(s); err != nil {
 			t.Errorf("%s: %v", s.Kind(), err)
 		}

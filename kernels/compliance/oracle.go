@@ -78,8 +78,22 @@ func (o *oracle) evaluate(i int, v [][]float64) {
 			sum += x * x
 		}
 		y[0] = math.Sqrt(sum)
+	case *kernels.Nearest:
+		for _, n := range nearest64(s, v[s.In]) {
+			y[0] += n.distance / float64(s.Groups)
+		}
 	case *kernels.Split:
 		clear(y)
+		if near, ok := o.p.Steps[s.Norm-1].(*kernels.Nearest); ok {
+			for _, n := range nearest64(near, v[s.In]) {
+				for j, x := range v[s.In] {
+					if n.distance != 0 {
+						y[j] += (x - n.prototype[j]) * (x - n.prototype[j]) / n.distance / float64(near.Groups)
+					}
+				}
+			}
+			return
+		}
 		if n := v[s.Norm][0]; n != 0 {
 			for j, x := range v[s.In] {
 				y[j] = x * x / n
@@ -93,6 +107,34 @@ func (o *oracle) evaluate(i int, v [][]float64) {
 			}
 		}
 	}
+}
+
+// neighbour is a group's nearest prototype. next is the distance of its second.
+type neighbour struct {
+	prototype      []float64
+	distance, next float64
+}
+
+// nearest64 finds them by the distances themselves.
+func nearest64(s *kernels.Nearest, x []float64) []neighbour {
+	all := make([]neighbour, s.Groups)
+	rows := wide(s.Rows)
+	k := len(rows) / len(x) / s.Groups
+	for g := range all {
+		n := neighbour{distance: math.Inf(1), next: math.Inf(1)}
+		for i := range k {
+			c := rows[(g*k+i)*len(x):][:len(x)]
+			d := math.Sqrt(squares(x, c))
+			switch {
+			case d < n.distance:
+				n = neighbour{prototype: c, distance: d, next: n.distance}
+			case d < n.next:
+				n.next = d
+			}
+		}
+		all[g] = n
+	}
+	return all
 }
 
 func activation(a kernels.Activation, x float64) float64 {

@@ -78,6 +78,54 @@ func knotted(r *rand.Rand, n int, log bool) kernels.Column {
 	return c
 }
 
+// prototypes draws groups × k rows of a width, about as far apart as scaled rows are. One group holds a row
+// twice: the first of the two counts.
+func prototypes(r *rand.Rand, width, groups, k int) []float32 {
+	rows := make([]float32, groups*k*width)
+	for i := range rows {
+		rows[i] = float32(r.NormFloat64())
+	}
+	if k > 1 {
+		copy(rows[width:2*width], rows[:width])
+	}
+	return rows
+}
+
+// nearest is the detector of prototypes alone. It has nothing to train.
+func nearest(width, groups, k int) *net {
+	n := autoencoder(width, []int{2}, kernels.Tanh)
+	n.name = fmt.Sprintf("%d-%dx%d", width, groups, k)
+	n.p = kernels.Prototypes(n.p.Steps[0].(*kernels.Map).Columns, groups, prototypes(n.random, width, groups, k))
+	n.target, n.prediction = 1, 1
+	return n
+}
+
+// whitened is an autoencoder whose residual is weighed by a symmetric matrix.
+func whitened(width int, layers []int, act kernels.Activation) *net {
+	n := autoencoder(width, layers, act)
+	n.name = "whitened " + n.name
+	w := make([]float32, width*width)
+	for i := range width {
+		for j := range i {
+			w[i*width+j] = float32(n.random.NormFloat64()) / float32(2*width)
+			w[j*width+i] = w[i*width+j]
+		}
+		w[i*width+i] = 1 + n.random.Float32()
+	}
+	n.p = kernels.Whitened(n.p, w)
+	n.target, n.prediction, _ = n.p.Residual()
+	return n
+}
+
+// blended is a whitened autoencoder with prototypes beside it: the default detector.
+func blended(width, groups, k int, layers []int, act kernels.Activation) *net {
+	n := whitened(width, layers, act)
+	n.name = fmt.Sprintf("blended %dx%d, %s", groups, k, n.name)
+	n.p = kernels.Blended(n.p, groups, prototypes(n.random, width, groups, k), 0.75, 0.4)
+	n.target, n.prediction, _ = n.p.Residual()
+	return n
+}
+
 // branching uses values more than once on the way to the prediction, so that gradients meet and add up.
 func branching() *net {
 	n := &net{name: "branching", random: rand.New(rand.NewPCG(1, 2))}

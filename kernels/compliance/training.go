@@ -11,7 +11,7 @@ import (
 // gradients compares loss and every gradient with finite differences and with Gorgonia's automatic
 // differentiation.
 func gradients(t *testing.T, e kernels.Engine) {
-	tests := []*net{branching()}
+	tests := []*net{branching(), blended(7, 3, 4, []int{5, 2, 5}, kernels.Tanh)}
 	for _, act := range activations {
 		tests = append(tests, nets(act)...)
 	}

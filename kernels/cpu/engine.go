@@ -23,7 +23,7 @@ func (engine) Level() string { return "portable" }
 
 func (engine) Supports(s kernels.Step) error {
 	switch s.(type) {
-	case *kernels.Map, *kernels.Gemm, *kernels.Diff, *kernels.Norm, *kernels.Split, *kernels.Join:
+	case *kernels.Map, *kernels.Gemm, *kernels.Diff, *kernels.Norm, *kernels.Nearest, *kernels.Split, *kernels.Join:
 		return nil
 	case nil:
 		return fmt.Errorf("engine cpu: the step is nil")

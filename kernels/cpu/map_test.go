@@ -47,7 +47,7 @@ func FuzzMap(f *testing.F) {
 		for _, inverse := range []bool{false, true} {
 			p := &kernels.Program{Width: 1, Steps: []kernels.Step{&kernels.Map{Columns: []kernels.Column{c}, Inverse: inverse}}}
 			l := newLayout(p)
-			o := l.newOp(p.Steps[0], 1)
+			o := l.newOp(p.Steps[0], 1, nil)
 			for from := 0; from < len(values); from += block {
 				frame := l.newFrame([]bool{true, true})
 				frame[0] = values[from : from+block]

@@ -23,6 +23,11 @@ func newLayout(p *kernels.Program) layout {
 		l.strides[v] = stride(w)
 	}
 	l.strides[kernels.Input] = p.Width
+	for i, s := range p.Steps {
+		if near, ok := s.(*kernels.Nearest); ok {
+			l.strides[i+1] = nearestStride(near.Groups)
+		}
+	}
 	return l
 }
 
@@ -43,8 +48,9 @@ func (l *layout) newFrame(needed []bool) frame {
 // op computes one value of n rows, n <= block, from values before it.
 type op interface{ run(f frame, n int) }
 
-// newOp compiles the step that makes value v. It keeps no memory of the step.
-func (l *layout) newOp(s kernels.Step, v kernels.Value) op {
+// newOp compiles the step that makes value v; earlier are the ops of the steps before it, nil where not needed.
+// It keeps no memory of the step.
+func (l *layout) newOp(s kernels.Step, v kernels.Value, earlier []op) op {
 	switch s := s.(type) {
 	case *kernels.Map:
 		m := &mapOp{in: s.In, out: v, inStride: l.strides[s.In], outStride: l.strides[v], inverse: s.Inverse}
@@ -60,7 +66,12 @@ func (l *layout) newOp(s kernels.Step, v kernels.Value) op {
 		return &diffOp{a: s.A, b: s.B, out: v, aStride: l.strides[s.A], bStride: l.strides[s.B], width: l.widths[v]}
 	case *kernels.Norm:
 		return &normOp{in: s.In, out: v, inStride: l.strides[s.In], width: l.widths[s.In]}
+	case *kernels.Nearest:
+		return l.newNearest(s, v)
 	case *kernels.Split:
+		if near, ok := earlier[s.Norm-1].(*nearestOp); ok {
+			return &nearestSplitOp{nearestOp: near, split: v}
+		}
 		return &splitOp{in: s.In, norm: s.Norm, out: v, inStride: l.strides[s.In], width: l.widths[v]}
 	case *kernels.Join:
 		j := &joinOp{out: v, width: l.widths[v]}

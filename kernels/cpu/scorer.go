@@ -26,7 +26,7 @@ func newScorer(p *kernels.Program) (*scorer, error) {
 	ops := make([]op, len(p.Steps))
 	for i, step := range p.Steps {
 		if needed[i+1] {
-			ops[i] = s.layout.newOp(step, kernels.Value(i+1))
+			ops[i] = s.layout.newOp(step, kernels.Value(i+1), ops)
 		}
 	}
 	for mask := range s.plans {

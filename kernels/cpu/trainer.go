@@ -81,7 +81,7 @@ func newTrainer(p *kernels.Program, o kernels.TrainOptions) (*trainer, error) {
 	ops := make([]op, len(p.Steps))
 	for i, s := range p.Steps {
 		if needed[i+1] {
-			ops[i] = t.layout.newOp(s, kernels.Value(i+1))
+			ops[i] = t.layout.newOp(s, kernels.Value(i+1), ops)
 			t.forward = append(t.forward, ops[i])
 		}
 	}

@@ -4,7 +4,8 @@
 //
 // Map is evaluated outside the graph, by kernels.Column, since Gorgonia has no clip, no selection and no
 // piecewise-linear function. So a Map may stand before the graph (it reads the row or another such Map) or
-// after it (only Maps read it), not between two steps of the graph.
+// after it (only Maps read it), not between two steps of the graph. Nearest, a selection too, and its Split
+// are evaluated before the graph only.
 package gorgonia
 
 import (
@@ -23,7 +24,7 @@ func (engine) Level() string { return "portable" }
 
 func (engine) Supports(s kernels.Step) error {
 	switch s.(type) {
-	case *kernels.Map, *kernels.Gemm, *kernels.Diff, *kernels.Norm, *kernels.Split, *kernels.Join:
+	case *kernels.Map, *kernels.Gemm, *kernels.Diff, *kernels.Norm, *kernels.Nearest, *kernels.Split, *kernels.Join:
 		return nil
 	case nil:
 		return fmt.Errorf("engine gorgonia: the step is nil")

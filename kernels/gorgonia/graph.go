@@ -12,22 +12,29 @@ import (
 type stage uint8
 
 const (
-	before stage = iota // the row, or Maps over it
+	before stage = iota // the row, or Maps, Nearest and its Split over it
 	inside              // the graph
 	after               // Maps over what the graph made
 )
 
-// stages places every value, or says which Map stands between steps of the graph.
+// stages places every value, or says which step stands between those of the graph and cannot.
 func stages(p *kernels.Program) ([]stage, error) {
 	at := make([]stage, len(p.Steps)+1)
 	for i, s := range p.Steps {
 		_, isMap := s.(*kernels.Map)
+		_, isNearest := s.(*kernels.Nearest)
+		split, isSplit := s.(*kernels.Split)
+		if isSplit {
+			_, isNearest = p.Steps[split.Norm-1].(*kernels.Nearest)
+		}
 		highest := before
 		for _, v := range s.Reads() {
 			highest = max(highest, at[v])
 		}
 		switch {
-		case isMap && highest == before:
+		case (isMap || isNearest) && highest == before:
+		case isNearest:
+			return nil, fmt.Errorf("step %d (%s) reads what the network made; gorgonia finds the nearest prototypes only of the row and its maps", i, s.Kind())
 		case isMap:
 			at[i+1] = after
 		case highest == after:
@@ -182,7 +189,7 @@ func (gr *graph) constant(rows, columns int, name string, v kernels.Value, x flo
 }
 
 // load fills the inputs from raw rows; rows short of the graph's number are filled up with the first.
-func (gr *graph) load(maps *maps, rows []float32) {
+func (gr *graph) load(outside *outside, rows []float32) {
 	width := gr.program.Width
 	n := len(rows) / width
 	for v, t := range gr.inputs {
@@ -192,7 +199,7 @@ func (gr *graph) load(maps *maps, rows []float32) {
 		to := t.Data().([]float32)
 		w := gr.widths[v]
 		for r := range n {
-			maps.before(kernels.Value(v), rows[r*width:(r+1)*width], to[r*w:(r+1)*w])
+			outside.before(kernels.Value(v), rows[r*width:(r+1)*width], to[r*w:(r+1)*w])
 		}
 		for r := n; r < gr.rows; r++ {
 			copy(to[r*w:(r+1)*w], to[:w])
@@ -219,47 +226,6 @@ func transpose(to, from []float32, rows, columns int) {
 	for r := range rows {
 		for c := range columns {
 			to[c*rows+r] = from[r*columns+c]
-		}
-	}
-}
-
-// maps evaluates the Maps outside the graph.
-type maps struct {
-	program *kernels.Program
-	curves  [][]kernels.Curve // by step; nil where it is no Map
-}
-
-func newMaps(p *kernels.Program) *maps {
-	m := &maps{program: p, curves: make([][]kernels.Curve, len(p.Steps))}
-	for i, s := range p.Steps {
-		if s, ok := s.(*kernels.Map); ok {
-			for j := range s.Columns {
-				m.curves[i] = append(m.curves[i], s.Columns[j].Curve())
-			}
-		}
-	}
-	return m
-}
-
-// before evaluates a value that stands before the graph for one raw row.
-func (m *maps) before(v kernels.Value, row, to []float32) {
-	if v == kernels.Input {
-		copy(to, row)
-		return
-	}
-	m.before(m.program.Steps[v-1].(*kernels.Map).In, row, to)
-	m.apply(v, to, to)
-}
-
-// apply is the Map that makes v, from its operand; to may be from.
-func (m *maps) apply(v kernels.Value, from, to []float32) {
-	inverse := m.program.Steps[v-1].(*kernels.Map).Inverse
-	for j := range m.curves[v-1] {
-		c := &m.curves[v-1][j]
-		if inverse {
-			to[j] = c.Backward(from[j])
-		} else {
-			to[j] = c.Forward(from[j])
 		}
 	}
 }

@@ -16,7 +16,7 @@ const scoreRows = 64
 type scorer struct {
 	program *kernels.Program
 	at      []stage
-	maps    *maps
+	outside *outside
 
 	mu   sync.Mutex
 	free []*machine // one for each call at the same time, ever
@@ -25,7 +25,7 @@ type scorer struct {
 // machine is one graph for all outputs and the virtual machine that runs it.
 type machine struct {
 	*graph
-	vm     g.VM
+	vm     g.VM      // nil where all outputs are computed outside
 	values []g.Value // by program value, those that outputs are made of
 }
 
@@ -38,7 +38,7 @@ func newScorer(p *kernels.Program) (*scorer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("engine gorgonia cannot score this program: %w", err)
 	}
-	s := &scorer{program: p, at: at, maps: newMaps(p)}
+	s := &scorer{program: p, at: at, outside: newOutside(p)}
 	m, err := s.newMachine()
 	if err != nil {
 		return nil, err
@@ -69,7 +69,9 @@ func (s *scorer) newMachine() (*machine, error) {
 			g.Read(gr.nodes[v], &m.values[v])
 		}
 	}
-	m.vm = g.NewTapeMachine(gr.ExprGraph)
+	if len(gr.AllNodes()) > 0 {
+		m.vm = g.NewTapeMachine(gr.ExprGraph)
+	}
 	return m, nil
 }
 
@@ -111,10 +113,12 @@ func (s *scorer) Score(rows []float32, out kernels.Output) error {
 	for at := 0; at < n; at += scoreRows {
 		k := min(scoreRows, n-at)
 		raw := rows[at*width : (at+k)*width]
-		m.load(s.maps, raw)
-		m.vm.Reset()
-		if err := m.vm.RunAll(); err != nil {
-			return fmt.Errorf("engine gorgonia: %w", err)
+		if m.vm != nil {
+			m.load(s.outside, raw)
+			m.vm.Reset()
+			if err := m.vm.RunAll(); err != nil {
+				return fmt.Errorf("engine gorgonia: %w", err)
+			}
 		}
 		for _, o := range outputs {
 			for r := range k {
@@ -129,12 +133,12 @@ func (s *scorer) Score(rows []float32, out kernels.Output) error {
 func (s *scorer) value(m *machine, v kernels.Value, raw []float32, r int, to []float32) {
 	switch s.at[v] {
 	case before:
-		s.maps.before(v, raw, to)
+		s.outside.before(v, raw, to)
 	case inside:
 		copy(to, m.values[v].Data().([]float32)[r*len(to):])
 	case after:
 		s.value(m, s.program.Steps[v-1].(*kernels.Map).In, raw, r, to)
-		s.maps.apply(v, to, to)
+		s.outside.apply(v, to, to)
 	}
 }
 

@@ -18,7 +18,7 @@ type trainer struct {
 	program *kernels.Program
 	options kernels.TrainOptions
 	at      []stage
-	maps    *maps
+	outside *outside
 
 	gemms      []*kernels.Gemm
 	trained    []bool          // by index in parameters: whether gradients are taken
@@ -49,7 +49,7 @@ func newTrainer(p *kernels.Program, o kernels.TrainOptions) (*trainer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("engine gorgonia cannot train this program: %w", err)
 	}
-	t := &trainer{program: p, options: o, at: at, maps: newMaps(p)}
+	t := &trainer{program: p, options: o, at: at, outside: newOutside(p)}
 	needed, trained := p.Needed(o.Prediction, o.Target), p.Needed(o.Prediction)
 	for i, s := range p.Steps {
 		if gemm, ok := s.(*kernels.Gemm); ok && needed[i+1] {
@@ -176,7 +176,7 @@ func (t *trainer) run(rows []float32, learn bool) (*learner, float64, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	l.load(t.maps, rows)
+	l.load(t.outside, rows)
 	l.vm.Reset()
 	if err := l.vm.RunAll(); err != nil {
 		return nil, 0, fmt.Errorf("engine gorgonia: %w", err)
