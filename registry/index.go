@@ -20,6 +20,9 @@ const (
 	logLength = 20 // entries kept in Alias.Previous and Alias.History
 )
 
+// LargestRecord is what the model topic must take, bytes: a part with its key, and what a batch adds.
+const LargestRecord = partSize + 1<<10
+
 // Manifest is what the topic says of one version.
 type Manifest struct {
 	Name    string `json:"-"`

@@ -15,6 +15,7 @@ func (a *app) commands() []*cobra.Command {
 		a.generateCommand(),
 		a.tailCommand(),
 		a.benchCommand(),
+		a.doctorCommand(),
 		a.configCommand(),
 		a.versionCommand(),
 	}

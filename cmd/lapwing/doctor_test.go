@@ -1,0 +1,148 @@
+package main
+
+import (
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lapwing-stream/lapwing/kernels/cpu"
+	"github.com/lapwing-stream/lapwing/server"
+	"github.com/lapwing-stream/lapwing/stream"
+)
+
+// From nothing to a stream that would be served: each step is what the finding before it said to do.
+func TestDoctor(t *testing.T) {
+	t.Chdir(t.TempDir())
+	_, stderr, code := runIn(t, nil, "doctor", "--brokers", "127.0.0.1:1", "--http", "none")
+	if code != exitFailed || !strings.Contains(stderr, "serve would not work") {
+		t.Errorf("without a broker: exit %d, %s", code, stderr)
+	}
+	broker, err := stream.Embed(stream.EmbeddedOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broker.Close()
+	environ := []string{"LAPWING_KAFKA_BOOTSTRAP_SERVERS=" + broker.Addr()}
+	doctor := func(args ...string) (works bool, found map[string]server.Finding, code int) {
+		t.Helper()
+		stdout, stderr, code := runIn(t, environ, append([]string{"doctor", "--json", "--http", "none"}, args...)...)
+		var object struct {
+			Works    bool
+			Findings []server.Finding
+		}
+		if err := json.Unmarshal([]byte(stdout), &object); err != nil {
+			t.Fatalf("%v in %s; %s", err, stdout, stderr)
+		}
+		found = map[string]server.Finding{}
+		for _, f := range object.Findings {
+			if old, ok := found[f.Area]; !ok || old.Severity != server.Failure { // a failure is not hidden by what is well
+				found[f.Area] = f
+			}
+		}
+		return object.Works, found, code
+	}
+	if works, found, code := doctor(); works || code != exitFailed || found["broker"].Severity != server.Fine || found["streams"].Severity != server.Failure {
+		t.Errorf("without a stream: %v, exit %d, %+v", works, code, found)
+	}
+	stream := []string{"--topic", "cars", "--model", "cars"}
+	if works, found, code := doctor(stream...); works || code != exitFailed || found["topic"].Severity != server.Failure || found["model"].Severity != server.Failure {
+		t.Errorf("without a topic: %v, exit %d, %+v", works, code, found)
+	}
+	if _, stderr, code := runIn(t, environ, "generate", "cars", "--rate", "0", "--count", "2000"); code != 0 {
+		t.Fatal(stderr)
+	}
+	works, found, code := doctor(stream...)
+	if works || code != exitFailed || found["topic"].Severity == server.Failure ||
+		found["model"].Next != "lapwing train --topic cars --model cars --brokers "+broker.Addr() {
+		t.Errorf("without a model: %v, exit %d, %+v", works, code, found)
+	}
+	command := strings.Fields(found["model"].Next)
+	if _, stderr, code := runIn(t, nil, command[1:]...); code != 0 {
+		t.Fatalf("%v: %s", command, stderr)
+	}
+	if works, found, code := doctor(stream...); !works || code != exitOK {
+		t.Errorf("with all that was asked for: %v, exit %d, %+v", works, code, found)
+	}
+	stdout, stderr, code := runIn(t, environ, append([]string{"doctor", "--http", "none"}, stream...)...)
+	if code != exitOK || !strings.Contains(stdout, "\nserve would work\n") || !strings.Contains(stdout, "ok      model   model cars/1: live as live, 18 columns") {
+		t.Errorf("in words: exit %d\n%s%s", code, stdout, stderr)
+	}
+}
+
+// Machines that are not at hand.
+func TestMachineFindings(t *testing.T) {
+	yes, no := true, false
+	sound := machine{
+		now: time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC), synchronised: &yes, memory: 8 << 30, disk: 50 << 30, diskPath: "/tmp",
+		files: 65536, cpus: 4, level: "AVX2 and FMA",
+	}
+	config := &Config{Train: TrainConfig{MaxMemory: 1 << 30}}
+	for _, c := range []struct {
+		name  string
+		spoil func(m *machine)
+		want  string // "" = nothing above a note
+	}{
+		{"sound", func(*machine) {}, ""},
+		{"unknown", func(m *machine) { *m = machine{now: sound.now, cpus: 1} }, ""},
+		{"container without a clock of its own", func(m *machine) { m.synchronised = &no }, ""},
+		{"clock of 1970", func(m *machine) { m.now = time.Unix(100, 0) }, "error clock: this machine's clock is in the past; next: set the clock"},
+		{"clock that may be off", func(m *machine) { m.clockError = time.Minute }, "warning clock: the clock may be off by 1m0s"},
+		{"small container", func(m *machine) { m.memory, m.memoryLimit = 512<<20, true }, "warning memory: a training may hold 1.0 GiB, with what it needs beside it more than the container's limit, 0.5 GiB; next: train: {max_memory: 312MiB}"},
+		{"full disk", func(m *machine) { m.disk = 1 << 20 }, "warning disk: 0.0 GiB free"},
+		{"few files", func(m *machine) { m.files = 256 }, "warning files: this process may open 256 files; every broker takes a few; next: ulimit -n 4096"},
+	} {
+		m := sound
+		c.spoil(&m)
+		var got []string
+		for _, f := range m.findings(config, cpu.New()) {
+			if f.Severity == server.Warning || f.Severity == server.Failure {
+				got = append(got, string(f.Severity)+" "+f.Area+": "+f.What+"; next: "+f.Next)
+			}
+		}
+		text := strings.Join(got, "\n")
+		for part := range strings.SplitSeq(c.want, "; next: ") {
+			if c.want == "" && text != "" || !strings.Contains(text, part) {
+				t.Errorf("%s: %q is wanted in %q", c.name, part, text)
+			}
+		}
+	}
+}
+
+func TestLimits(t *testing.T) {
+	for text, want := range map[string]float64{"max": 0, "536870912": 512 << 20, "": 0, "0": 0} {
+		if got, ok := parseLimit(text); got != want && ok || ok != (want > 0) {
+			t.Errorf("memory.max %q = %v, %v", text, got, ok)
+		}
+	}
+	for text, want := range map[string]float64{"max 100000": 0, "150000 100000": 1.5, "": 0, "1": 0, "1 0": 0} {
+		if got, ok := parseQuota(text); ok != (want > 0) || ok && got != want {
+			t.Errorf("cpu.max %q = %v, %v", text, got, ok)
+		}
+	}
+}
+
+// An address in use is a fault, unless it is a server of ours that uses it.
+func TestPortFinding(t *testing.T) {
+	ctx := t.Context()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ours := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("{\"live\":true}\n")) }))
+	defer ours.Close()
+	other := httptest.NewServer(http.NotFoundHandler())
+	defer other.Close()
+	for address, want := range map[string]server.Severity{
+		"none": server.Note, "127.0.0.1:0": server.Fine, l.Addr().String(): server.Failure,
+		strings.TrimPrefix(ours.URL, "http://"): server.Note, strings.TrimPrefix(other.URL, "http://"): server.Failure,
+	} {
+		if got := portFinding(ctx, address); got.Severity != want {
+			t.Errorf("%s: %+v, %s is wanted", address, got, want)
+		}
+	}
+}
