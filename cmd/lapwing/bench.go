@@ -31,7 +31,8 @@ Suites:
 ` + about.String(),
 		Example: `  lapwing bench
   lapwing bench decode train
-  lapwing bench memory --soak 200000 --json`,
+  lapwing bench memory --soak 200000 --json
+  lapwing bench quality --data sets --no-peers`,
 		RunE: func(cmd *cobra.Command, suites []string) error {
 			o.Suites = suites
 			if err := o.Validate(); err != nil {
@@ -62,6 +63,7 @@ Suites:
 	f.DurationVar(&o.LatencyFor, "latency-for", bench.Options{}.WithDefaults().LatencyFor, "measured `TIME` of the latency suite")
 	f.IntVar(&o.Soak, "soak", 1_000_000, "`RECORDS` of the memory suite")
 	a.jsonFlag(f, "rows and targets as one JSON object")
+	cmd.AddCommand(a.benchQualityCommand())
 	return cmd
 }
 

@@ -119,7 +119,9 @@ lapwing config shows what holds and where it came from.`,
 		// lapwing trian --topic cars: the flag is unknown only because the command is.
 		// Not so where it comes after the flag, which then it may be the value of: lapwing config --max-memory 1.
 		var unknown *pflag.NotExistError
-		if word := a.firstWord(cmd); cmd.HasSubCommands() && word != "" && (!errors.As(err, &unknown) || a.before(word, unknown.GetSpecifiedName())) {
+		// Nor where the word may stand there: lapwing bench decode --records 1000.
+		if word := a.firstWord(cmd); cmd.HasSubCommands() && word != "" && cmd.ValidateArgs([]string{word}) != nil &&
+			(!errors.As(err, &unknown) || a.before(word, unknown.GetSpecifiedName())) {
 			return unknownCommand(cmd, word)
 		}
 		return flagError(cmd, err)
