@@ -201,14 +201,18 @@ func (p *Program) faults(s Step, widths []int) (faults []error) {
 			report("%d groups; 1 to %d are allowed", s.Groups, MaxWidth)
 			return faults
 		}
-		if per := s.Groups * widths[s.In]; len(s.Rows) == 0 || len(s.Rows)%per != 0 {
-			report("%d values of prototypes; a whole number of %d·%d = %d is needed", len(s.Rows), s.Groups, widths[s.In], per)
-		} else if n := len(s.Rows) / widths[s.In]; n > MaxWidth {
+		width := widths[s.In]
+		if width < 1 {
+			return faults // In's own step is reported
+		}
+		if per := s.Groups * width; len(s.Rows) == 0 || len(s.Rows)%per != 0 {
+			report("%d values of prototypes; a whole number of %d·%d = %d is needed", len(s.Rows), s.Groups, width, per)
+		} else if n := len(s.Rows) / width; n > MaxWidth {
 			report("%d prototypes; at most %d are allowed", n, MaxWidth)
 		}
 		if i := firstNotFinite(s.Rows); i >= 0 {
 			report("prototype value %d is %v", i, s.Rows[i])
-		} else if i := firstNotFinite(s.HalfSquares(max(widths[s.In], 1))); i >= 0 {
+		} else if i := firstNotFinite(s.HalfSquares(width)); i >= 0 {
 			report("prototype %d is too far from 0: its square is beyond float32", i)
 		}
 	case *Split:

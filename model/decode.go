@@ -262,12 +262,13 @@ func readProgram(g *pb.GraphProto, constants map[string]*pb.TensorProto, width i
 			r.nodes[role] = nodes[0]
 			nodes = nodes[1:]
 		}
+		r.next = kernels.Value(len(p.Steps) + 1)
 		s, err := r.read(kind)
 		if err != nil {
 			return nil, err
 		}
 		p.Steps = append(p.Steps, s)
-		r.values[r.step] = kernels.Value(len(p.Steps))
+		r.values[r.step] = r.next
 	}
 	r.step, r.nodes = "output", map[string]*pb.NodeProto{}
 	for _, n := range nodes {
@@ -353,6 +354,8 @@ func attrText(a *pb.AttributeProto) string {
 	switch a.GetType() {
 	case pb.AttributeProto_INT:
 		return fmt.Sprintf("%s %d", a.GetName(), a.GetI())
+	case pb.AttributeProto_FLOAT:
+		return fmt.Sprintf("%s %v", a.GetName(), a.GetF())
 	case pb.AttributeProto_INTS:
 		return fmt.Sprintf("%s %v", a.GetName(), a.GetInts())
 	}

@@ -16,7 +16,12 @@ import (
 // change decodes the tiny model's file after a change to it.
 func change(t *testing.T, f func(*pb.ModelProto)) (*Model, error) {
 	t.Helper()
-	file, err := unmarshal(encode(t, tiny(t)))
+	return changed(t, tiny(t), f)
+}
+
+func changed(t *testing.T, m *Model, f func(*pb.ModelProto)) (*Model, error) {
+	t.Helper()
+	file, err := unmarshal(encode(t, m))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,9 +96,9 @@ func TestDecodeRefuses(t *testing.T) {
 		}, []string{"step 'Sin' is not known to this version; update lapwing"}},
 		{"unknown step", func(f *pb.ModelProto) {
 			for _, n := range f.Graph.Node {
-				n.Name = strings.Replace(n.Name, "4.norm/", "4.nearest/", 1)
+				n.Name = strings.Replace(n.Name, "4.norm/", "4.spectrum/", 1)
 			}
-		}, []string{"step 'nearest' is not known to this version; update lapwing"}},
+		}, []string{"step 'spectrum' is not known to this version; update lapwing"}},
 		{"unknown activation", func(f *pb.ModelProto) { node(f, "1.gemm/activation").OpType = "Softplus" }, []string{"activation 'Softplus'", "update lapwing"}},
 		{"other operator", func(f *pb.ModelProto) { node(f, "0.map/above").OpType = "Min" }, []string{"0.map/above", "Min", "Max"}},
 		{"other domain", func(f *pb.ModelProto) { node(f, "0.map/above").Domain = "x" }, []string{"0.map/above"}},
@@ -101,7 +106,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"more attributes", func(f *pb.ModelProto) {
 			n := node(f, "1.gemm/gemm")
 			n.Attribute = append(n.Attribute, &pb.AttributeProto{Name: "alpha", Type: pb.AttributeProto_FLOAT, F: 2})
-		}, []string{"alpha of type FLOAT"}},
+		}, []string{"alpha 2"}},
 		{"a graph in a node", func(f *pb.ModelProto) {
 			n := node(f, "1.gemm/gemm")
 			n.Attribute = append(n.Attribute, &pb.AttributeProto{Name: "body", Type: pb.AttributeProto_GRAPH, G: &pb.GraphProto{}})
@@ -379,6 +384,43 @@ func TestMemoryIsBounded_Case5_06(t *testing.T) {
 		if used := after.TotalAlloc - before.TotalAlloc; used > 2*maxCost*uint64(len(data))+4<<20 {
 			t.Errorf("%s: %d bytes took %d of memory (%v)", name, len(data), used, err)
 		}
+	}
+}
+
+// TestDecodeComparesNearest: whatever of the grouped nearest distance or its split is not as this version writes it
+// is refused with its name.
+func TestDecodeComparesNearest(t *testing.T) {
+	for _, c := range []struct {
+		name, want string
+		change     func(f *pb.ModelProto)
+	}{
+		{"the farthest", `"8.nearest/least"`, func(f *pb.ModelProto) { node(f, "8.nearest/least").OpType = "ArgMax" }},
+		{"the last of equals", `"8.nearest/least"`, func(f *pb.ModelProto) {
+			n := node(f, "8.nearest/least")
+			n.Attribute = append(n.Attribute, intAttr("select_last_index", 1))
+		}},
+		{"alpha", "{alpha 1, transB 1}; for this step lapwing writes", func(f *pb.ModelProto) { node(f, "8.nearest/product").Attribute[0].F = 1 }},
+		{"half squares", `"8.nearest:half" does not hold what follows`, func(f *pb.ModelProto) { constant(f, "8.nearest:half").RawData[0]++ }},
+		{"first rows", `"8.nearest:first" does not hold what follows`, func(f *pb.ModelProto) { constant(f, "8.nearest:first").RawData[8] = 1 }},
+		{"groups", "step 8 (nearest): 12 values of prototypes", func(f *pb.ModelProto) {
+			c := constant(f, "8.nearest:first")
+			c.Dims[0], c.RawData = 3, int64Bytes(0, 1, 2)
+		}},
+		{"no groups", "0 groups", func(f *pb.ModelProto) {
+			c := constant(f, "8.nearest:first")
+			c.Dims[0], c.RawData = 0, nil
+		}},
+		{"rows of another rank", `"8.nearest:rows" is FLOAT [12]`, func(f *pb.ModelProto) { constant(f, "8.nearest:rows").Dims = []int64{12} }},
+		{"another operand of its distance", `"8.nearest/rowwise"`, func(f *pb.ModelProto) { node(f, "8.nearest/rowwise").Input[0] = "5.gemm" }},
+		{"split of the mean", "step 9 (split)", func(f *pb.ModelProto) { node(f, "9.split/zero").Input[0] = "6.norm" }},
+		{"shares of another", `"9.split/safe"`, func(f *pb.ModelProto) { node(f, "9.split/safe").Input[2] = "6.norm" }},
+		{"a step that reads the distance", `"10.join/term0"`, func(f *pb.ModelProto) { node(f, "10.join/term0").Input[0] = "8.nearest/distance" }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if _, err := changed(t, blended(t), c.change); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v; want %s", err, c.want)
+			}
+		})
 	}
 }
 

@@ -67,7 +67,7 @@ func (m *Model) file() (*pb.ModelProto, error) {
 
 // buildGraph writes a valid program as a graph.
 func buildGraph(p *kernels.Program) *pb.GraphProto {
-	b := &builder{graph: &pb.GraphProto{Name: graphName}, values: []string{inputName}}
+	b := &builder{graph: &pb.GraphProto{Name: graphName}, program: p, widths: p.Widths(), values: []string{inputName}}
 	b.graph.Input = []*pb.ValueInfoProto{shape(inputName, p.Width)}
 	b.graph.Output = []*pb.ValueInfoProto{shape(Outputs[0]), shape(Outputs[1], p.Width), shape(Outputs[2], p.Width)}
 	for i, s := range p.Steps {

@@ -72,30 +72,36 @@ func TestRoundTripOfRandomPrograms(t *testing.T) {
 	}
 }
 
-// The format is held by two files: the text of a graph, and a file's very bytes, which later versions must read.
+// The format is held by two files a model: the text of a graph, and a file's very bytes, which later versions must
+// read.
 func TestGolden(t *testing.T) {
-	m := tiny(t)
+	for name, m := range map[string]*Model{"tiny": tiny(t), "blended": blended(t)} {
+		t.Run(name, func(t *testing.T) { golden(t, m, "testdata/"+name) })
+	}
+}
+
+func golden(t *testing.T, m *Model, file string) {
 	data := encode(t, m)
 	text, err := Dump(data)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if *update {
-		if err := os.WriteFile("testdata/tiny.txt", []byte(text), 0o644); err != nil {
+		if err := os.WriteFile(file+".txt", []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile("testdata/tiny.onnx", data, 0o644); err != nil {
+		if err := os.WriteFile(file+".onnx", data, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	wantText, err := os.ReadFile("testdata/tiny.txt")
+	wantText, err := os.ReadFile(file + ".txt")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(wantText), text); diff != "" {
 		t.Errorf("the graph changed (if that is meant, and lapwing.format was thought of: go test ./model -run Golden -update):\n%s", diff)
 	}
-	want, err := os.ReadFile("testdata/tiny.onnx")
+	want, err := os.ReadFile(file + ".onnx")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,6 +114,17 @@ func TestGolden(t *testing.T) {
 	}
 	if !bytes.Equal(want, data) {
 		t.Error("the bytes changed though the text did not")
+	}
+	if got := back.Layers(); !reflect.DeepEqual(got, []int{2}) {
+		t.Errorf("layers %v: the whitening is none", got)
+	}
+	// The scores that stand in the file are the engine's.
+	s, err := cpu.New().Scorer(m.Program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Verify(s, false); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -152,22 +169,32 @@ func TestBeyondTwoGigabytes_Case5_09(t *testing.T) {
 }
 
 func TestPrune(t *testing.T) {
-	data := encode(t, tiny(t))
+	prune(t, tiny(t), map[string][]string{
+		"score":               {"split", "6.map"},
+		"contributions":       {"6.map"},
+		"reconstruction":      {"norm", "split", "diff"},
+		"score,contributions": {"6.map"},
+	})
+	prune(t, blended(t), map[string][]string{
+		"score":               {"split", "4.map", "11.join"},
+		"contributions":       {"4.map", "10.join"},
+		"reconstruction":      {"norm", "split", "diff", "nearest", "join"},
+		"score,contributions": {"4.map"},
+	})
+}
+
+// prune asks for some outputs, by name, and looks for steps that have to be gone.
+func prune(t *testing.T, m *Model, gone map[string][]string) {
+	t.Helper()
+	data := encode(t, m)
 	whole, err := unmarshal(data)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct {
-		outputs []string
-		gone    []string // steps
-	}{
-		{[]string{"score"}, []string{"split", "6.map"}},
-		{[]string{"contributions"}, []string{"6.map"}},
-		{[]string{"reconstruction"}, []string{"norm", "split", "diff"}},
-		{[]string{"score", "contributions"}, []string{"6.map"}},
-		{Outputs, nil},
-	} {
-		pruned, err := Prune(data, c.outputs...)
+	gone[strings.Join(Outputs, ",")] = nil
+	for asked, gone := range gone {
+		outputs := strings.Split(asked, ",")
+		pruned, err := Prune(data, outputs...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -175,8 +202,8 @@ func TestPrune(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := names(file.Graph.Output); !reflect.DeepEqual(got, c.outputs) {
-			t.Errorf("outputs %q, want %q", got, c.outputs)
+		if got := names(file.Graph.Output); !reflect.DeepEqual(got, outputs) {
+			t.Errorf("outputs %q, want %q", got, outputs)
 		}
 		constants, err := checkConstants(file.Graph)
 		if err != nil {
@@ -190,21 +217,21 @@ func TestPrune(t *testing.T) {
 			t.Fatal(err)
 		}
 		graph, _, _ := strings.Cut(text, "metadata")
-		for _, gone := range c.gone {
+		for _, gone := range gone {
 			if strings.Contains(graph, gone) {
-				t.Errorf("%q: %s is still there", c.outputs, gone)
+				t.Errorf("%q: %s is still there", outputs, gone)
 			}
 		}
 		if len(file.MetadataProps) != len(whole.MetadataProps) {
 			t.Error("metadata was dropped")
 		}
 		_, err = Decode(pruned)
-		if len(c.outputs) == len(Outputs) {
+		if len(outputs) == len(Outputs) {
 			if err != nil || !bytes.Equal(pruned, data) {
 				t.Errorf("all outputs: %v", err)
 			}
 		} else if err == nil || !strings.Contains(err.Error(), "exported with fewer") {
-			t.Errorf("%q: a pruned model decoded: %v", c.outputs, err)
+			t.Errorf("%q: a pruned model decoded: %v", outputs, err)
 		}
 	}
 	if _, err := Prune(data, "scores"); err == nil || !strings.Contains(err.Error(), `"scores"`) {

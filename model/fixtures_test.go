@@ -98,6 +98,18 @@ func tiny(testing.TB) *Model {
 	})
 }
 
+// blended is tiny's network with whitened error and two groups of two prototypes beside it, one of which stands
+// twice in its group. As in tiny, the scores are written down.
+func blended(t testing.TB) *Model {
+	p := kernels.Whitened(tiny(t).Program, []float32{1, 0.25, 0, 0.25, 2, -0.5, 0, -0.5, 0.75})
+	p = kernels.Blended(p, 2, []float32{0, 0, 0, 1, -1, 0.5, 0.5, 0.25, -2, 0.5, 0.25, -2}, 0.75, 0.5)
+	nan := inf - inf
+	return wrap(p, SelfTest{
+		Rows:   [][]float32{{10, 0, 1}, {12, 1, 0.5}, {8, -1, 100}, {11, nan, 3}, {nan, 8, -2}, {13, 20, nan}},
+		Scores: []float32{1.2211449, 2.2958508, 15.911198, 2.3659384, 7.429741, 5.1018004},
+	})
+}
+
 // randomProgram is any valid program, of every kind of step, wired at random.
 func randomProgram(r *rand.Rand) *kernels.Program {
 	p := &kernels.Program{Width: 1 + r.IntN(6)}
@@ -111,7 +123,7 @@ func randomProgram(r *rand.Rand) *kernels.Program {
 	for range r.IntN(10) {
 		v := any()
 		w := widths[v]
-		switch r.IntN(6) {
+		switch r.IntN(7) {
 		case 0:
 			m := &kernels.Map{In: v, Inverse: r.IntN(2) == 0}
 			simple := r.IntN(3) == 0
@@ -140,6 +152,15 @@ func randomProgram(r *rand.Rand) *kernels.Program {
 			add(&kernels.Diff{A: v, B: u}, w)
 		case 3:
 			n := add(&kernels.Norm{In: v}, 1)
+			if r.IntN(2) == 0 {
+				add(&kernels.Split{In: v, Norm: n}, w)
+			}
+		case 4:
+			near := &kernels.Nearest{In: v, Groups: 1 + r.IntN(3)}
+			for range near.Groups * (1 + r.IntN(3)) * w {
+				near.Rows = append(near.Rows, float32(r.NormFloat64()))
+			}
+			n := add(near, 1)
 			if r.IntN(2) == 0 {
 				add(&kernels.Split{In: v, Norm: n}, w)
 			}

@@ -15,11 +15,13 @@ import (
 func FuzzDecode(f *testing.F) {
 	good := encode(f, tiny(f))
 	f.Add(good)
-	golden, err := os.ReadFile("testdata/tiny.onnx")
-	if err != nil {
-		f.Fatal(err)
+	for _, name := range []string{"tiny", "blended"} {
+		golden, err := os.ReadFile("testdata/" + name + ".onnx")
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(golden)
 	}
-	f.Add(golden)
 	pruned, err := Prune(good, "score")
 	if err != nil {
 		f.Fatal(err)
@@ -29,8 +31,9 @@ func FuzzDecode(f *testing.F) {
 		f.Add(good[:i*len(good)/16])
 	}
 	r := rand.New(rand.NewPCG(10, 11))
-	for range 64 {
-		flipped := bytes.Clone(good)
+	two := encode(f, blended(f))
+	for i := range 128 {
+		flipped := bytes.Clone([][]byte{good, two}[i%2])
 		flipped[r.IntN(len(flipped))] ^= 1 << r.IntN(8)
 		f.Add(flipped)
 	}

@@ -59,9 +59,11 @@ func splitNode(name string) (index int, kind, role string, ok bool) {
 
 // builder emits the nodes and constants of one step after another.
 type builder struct {
-	graph  *pb.GraphProto
-	values []string // name of the tensor that holds each kernels.Value
-	step   string   // of the step being emitted
+	graph   *pb.GraphProto
+	program *kernels.Program
+	widths  []int    // of each kernels.Value
+	values  []string // name of the tensor that holds it
+	step    string   // of the step being emitted
 }
 
 // node adds one node to the current step and returns the name of its output: the node's own, or to.
@@ -90,7 +92,7 @@ func (b *builder) floats(role string, v []float32, dims ...int) string {
 
 // axis adds the constant [1], the axis of columns.
 func (b *builder) axis() string {
-	return b.constant("axis", int64s, binary.LittleEndian.AppendUint64(nil, 1), 1)
+	return b.constant("axis", int64s, int64Bytes(1), 1)
 }
 
 func intAttr(name string, v int64) *pb.AttributeProto {
@@ -101,7 +103,19 @@ func intsAttr(name string, v ...int64) *pb.AttributeProto {
 	return &pb.AttributeProto{Name: name, Type: pb.AttributeProto_INTS, Ints: v}
 }
 
+func floatAttr(name string, v float32) *pb.AttributeProto {
+	return &pb.AttributeProto{Name: name, Type: pb.AttributeProto_FLOAT, F: v}
+}
+
 func castTo(kind pb.TensorProto_DataType) *pb.AttributeProto { return intAttr("to", int64(kind)) }
+
+func int64Bytes(v ...int) []byte {
+	raw := make([]byte, 0, 8*len(v))
+	for _, x := range v {
+		raw = binary.LittleEndian.AppendUint64(raw, uint64(x))
+	}
+	return raw
+}
 
 func float32Bytes(v []float32) []byte {
 	raw := make([]byte, 0, 4*len(v))
@@ -117,6 +131,7 @@ type reader struct {
 	values    map[string]kernels.Value // by tensor name, of the steps read so far
 	nodes     map[string]*pb.NodeProto // of the step being read, by role
 	step      string
+	next      kernels.Value // what the step makes
 }
 
 // operand is the program's value that input k of a node means.

@@ -80,7 +80,7 @@ func writeCase(t *testing.T, r *rand.Rand, dir string, i int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	about, err := json.Marshal(map[string]float64{"threshold": m.Threshold})
+	about, err := json.Marshal(map[string]any{"threshold": m.Threshold, "ties": nearTies(p, rows)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,6 +104,7 @@ type generator struct {
 	inverse []kernels.Column
 	draw    []func() float32
 	spread  []float32 // a deviation of each column, in raw units
+	raw     []float32 // a row that is a prototype, in raw units; nil where there is none
 }
 
 func newGenerator(r *rand.Rand, width int) *generator {
@@ -163,7 +164,8 @@ func (g *generator) add(c, inverse kernels.Column, draw func() float32, spread f
 	g.draw, g.spread = append(g.draw, draw), append(g.spread, spread)
 }
 
-// program is a plain autoencoder or, each third time, two of them joined.
+// program is a plain autoencoder, two of them joined, one with whitened error, the same blended with prototypes, or
+// prototypes alone.
 func (g *generator) program(i int) *kernels.Program {
 	acts := []kernels.Activation{kernels.Linear, kernels.ReLU, kernels.Tanh, kernels.Sigmoid}
 	code := 1 + g.r.IntN(8)
@@ -171,9 +173,51 @@ func (g *generator) program(i int) *kernels.Program {
 	inverse := p.Steps[p.Reconstruction-1].(*kernels.Map)
 	inverse.Columns = g.inverse
 	kernels.Initialise(p, uint64(i))
-	if i%3 != 2 {
-		return p
+	d := len(g.columns)
+	// A symmetric matrix, as whitening is.
+	white := make([]float32, d*d)
+	for j := range d {
+		for k := range j {
+			white[j*d+k] = float32(g.r.NormFloat64() / math.Sqrt(float64(d)))
+			white[k*d+j] = white[j*d+k]
+		}
+		white[j*d+j] = 1
 	}
+	switch i % 5 {
+	case 0:
+		return p
+	case 1:
+		return g.joined(p)
+	case 2:
+		return kernels.Whitened(p, white)
+	case 3:
+		return kernels.Blended(kernels.Whitened(p, white), 32, g.prototypes(32*8), 0.7, 0.3)
+	}
+	groups := 1 + g.r.IntN(5)
+	return kernels.Prototypes(g.columns, groups, g.prototypes(groups*(1+g.r.IntN(9))))
+}
+
+// prototypes draws n rows as training does, from the usual ones in scaled units; the second is the first again.
+func (g *generator) prototypes(n int) []float32 {
+	var rows []float32
+	for i := range n {
+		row := g.usual()
+		if i == 0 {
+			g.raw = row
+		}
+		if i == 1 {
+			row = g.raw
+		}
+		for j := range row {
+			c := g.columns[j].Curve()
+			rows = append(rows, c.Forward(row[j]))
+		}
+	}
+	return rows
+}
+
+// joined is p with a second error beside its own.
+func (g *generator) joined(p *kernels.Program) *kernels.Program {
 	add := func(s kernels.Step) kernels.Value {
 		p.Steps = append(p.Steps, s)
 		return kernels.Value(len(p.Steps))
@@ -193,26 +237,69 @@ func (g *generator) program(i int) *kernels.Program {
 	return p
 }
 
+func (g *generator) usual() []float32 {
+	row := make([]float32, len(g.columns))
+	for j := range row {
+		row[j] = g.draw[j]()
+	}
+	return row
+}
+
+// nearTies are the rows for which some group's two nearest prototypes are within 1e-4 of each other, yet not the
+// same: there rounding may find either, which contributions show.
+func nearTies(p *kernels.Program, rows []float32) []int {
+	ties := []int{}
+	for _, s := range p.Steps {
+		near, ok := s.(*kernels.Nearest)
+		if !ok {
+			continue
+		}
+		columns := p.Steps[near.In-1].(*kernels.Map).Columns
+		d := len(columns)
+		k := len(near.Rows) / d / near.Groups
+		for i := range len(rows) / d {
+			x := make([]float64, d)
+			for j := range x {
+				c := columns[j].Curve()
+				x[j] = float64(c.Forward(rows[i*d+j]))
+			}
+			for g := range near.Groups {
+				least, next := math.Inf(1), math.Inf(1)
+				for c := range k {
+					sum := 0.0
+					for j, v := range near.Rows[(g*k+c)*d:][:d] {
+						sum += (x[j] - float64(v)) * (x[j] - float64(v))
+					}
+					switch distance := math.Sqrt(sum); {
+					case distance < least:
+						least, next = distance, least
+					case distance > least:
+						next = min(next, distance)
+					}
+				}
+				if next-least < 1e-4 {
+					ties = append(ties, i)
+					break
+				}
+			}
+		}
+	}
+	return ties
+}
+
 // rows are n of the usual kind and n that are not: missing values, zeros, a million deviations away, ±1e30, beyond
-// float32, at a knot.
+// float32, at a knot, at a prototype.
 func (g *generator) rows(n int) []float32 {
 	width := len(g.columns)
-	usual := func() []float32 {
-		row := make([]float32, width)
-		for j := range row {
-			row[j] = g.draw[j]()
-		}
-		return row
-	}
 	var rows []float32
 	for range n {
-		rows = append(rows, usual()...)
+		rows = append(rows, g.usual()...)
 	}
 	for i := range n {
-		row := usual()
+		row := g.usual()
 		j := g.r.IntN(width)
 		sign := float32(1 - 2*g.r.IntN(2))
-		switch i % 10 {
+		switch i % 11 {
 		case 0:
 			row[j] = inf - inf
 		case 1:
@@ -239,6 +326,10 @@ func (g *generator) rows(n int) []float32 {
 			row[j] = sign * 1e-30
 		case 9:
 			row[j] = sign * inf
+		case 10:
+			if g.raw != nil {
+				row = g.raw
+			}
 		}
 		rows = append(rows, row...)
 	}

@@ -23,6 +23,8 @@ func (b *builder) emit(s kernels.Step) {
 		b.node("Sub", "sub", b.step, []string{b.values[s.A], b.values[s.B]})
 	case *kernels.Norm:
 		b.node("ReduceL2", "root", b.step, []string{b.values[s.In]}, intsAttr("axes", 1), intAttr("keepdims", 1))
+	case *kernels.Nearest:
+		b.emitNearest(s)
 	case *kernels.Split:
 		b.emitSplit(s)
 	case *kernels.Join:
@@ -47,6 +49,8 @@ func (r *reader) read(kind string) (kernels.Step, error) {
 	case "norm":
 		in, err := r.operand("root", 0)
 		return &kernels.Norm{In: in}, err
+	case "nearest":
+		return r.readNearest()
 	case "split":
 		in, err := r.operand("square", 0)
 		if err != nil {
@@ -326,12 +330,62 @@ func (r *reader) readGemm() (kernels.Step, error) {
 	return s, nil
 }
 
-// emitSplit divides by 1 where the norm is 0: the squares are 0 there too, and 0/0 would be NaN.
+// emitNearest finds each group's nearest prototype by one Gemm, ‖c‖²/2 − x·c, of which ArgMin takes the first least;
+// the distance is that of the gathered row. [N, G·K] becomes [N, G, K], then [N, G], then [N, G, D].
+func (b *builder) emitNearest(s *kernels.Nearest) {
+	x, d, g := b.values[s.In], b.widths[s.In], s.Groups
+	n := len(s.Rows) / d
+	rows := b.floats("rows", s.Rows, n, d)
+	half := b.floats("half", s.HalfSquares(d), n)
+	product := b.node("Gemm", "product", "", []string{x, rows, half}, floatAttr("alpha", -1), intAttr("transB", 1))
+	// 0 keeps the first dimension, also where it is 0, when -1 would be ambiguous.
+	grouped := b.node("Reshape", "grouped", "", []string{product, b.constant("shape", int64s, int64Bytes(0, g, n/g), 3)})
+	least := b.node("ArgMin", "least", "", []string{grouped}, intAttr("axis", 2), intAttr("keepdims", 0))
+	first := make([]int, g)
+	for i := range first {
+		first[i] = i * (n / g)
+	}
+	index := b.node("Add", "index", "", []string{least, b.constant("first", int64s, int64Bytes(first...), g)})
+	prototype := b.node("Gather", "prototype", "", []string{rows, index}, intAttr("axis", 0))
+	offset := b.node("Sub", "offset", "", []string{b.node("Unsqueeze", "rowwise", "", []string{x, b.axis()}), prototype})
+	distance := b.node("ReduceL2", "distance", "", []string{offset}, intsAttr("axes", 2), intAttr("keepdims", 1))
+	b.node("ReduceMean", "mean", b.step, []string{distance}, intsAttr("axes", 1), intAttr("keepdims", 0))
+}
+
+func (r *reader) readNearest() (kernels.Step, error) {
+	in, err := r.operand("product", 0)
+	if err != nil {
+		return nil, err
+	}
+	first, err := r.tensor("first", int64s, 1)
+	if err != nil {
+		return nil, err
+	}
+	s := &kernels.Nearest{In: in, Groups: int(first.Dims[0])}
+	if s.Rows, _, err = r.floats("rows", 2); err != nil {
+		return nil, err
+	}
+	// A Split reads these in place of In and the distance.
+	r.values[r.step+"/offset"] = in
+	r.values[r.step+"/distance"] = r.next
+	return s, nil
+}
+
+// emitSplit divides by 1 where the distance is 0: the squares are 0 there too, and 0/0 would be NaN.
 func (b *builder) emitSplit(s *kernels.Split) {
 	x, norm := b.values[s.In], b.values[s.Norm]
+	_, near := b.program.Steps[s.Norm-1].(*kernels.Nearest)
+	if near {
+		x, norm = b.values[s.Norm]+"/offset", b.values[s.Norm]+"/distance"
+	}
 	zero := b.node("Equal", "zero", "", []string{norm, b.floats("none", []float32{0}, 1)})
 	safe := b.node("Where", "safe", "", []string{zero, b.floats("one", []float32{1}, 1), norm})
-	b.node("Div", "share", b.step, []string{b.node("Mul", "square", "", []string{x, x}), safe})
+	square := []string{b.node("Mul", "square", "", []string{x, x}), safe}
+	if near {
+		b.node("ReduceMean", "mean", b.step, []string{b.node("Div", "share", "", square)}, intsAttr("axes", 1), intAttr("keepdims", 0))
+		return
+	}
+	b.node("Div", "share", b.step, square)
 }
 
 func (b *builder) emitJoin(s *kernels.Join) {

@@ -154,13 +154,16 @@ func (m *Model) Verify(s kernels.Scorer, sameEngine bool) error {
 }
 
 // Layers are the hidden widths of the network, the code among them, as `train --layers` takes them: the Gemm
-// steps but the last, which goes back to the row's width. Nil where there is no network.
+// steps but the last, which goes back to the row's width, and a whitening one after it. Nil where there is no
+// network.
 func (m *Model) Layers() []int {
+	_, prediction, ok := m.Program.Residual()
+	if !ok {
+		return nil
+	}
 	var widths []int
-	for _, s := range m.Program.Steps {
-		if g, ok := s.(*kernels.Gemm); ok {
-			widths = append(widths, g.Out)
-		}
+	for _, g := range m.Program.Gemms(prediction) {
+		widths = append(widths, g.Out)
 	}
 	if len(widths) == 0 {
 		return nil
@@ -189,6 +192,11 @@ func Size(p *kernels.Program) int64 {
 				continue
 			}
 			size += 4 * (int64(len(s.W)) + int64(len(s.B)))
+		case *kernels.Nearest:
+			if s == nil {
+				continue
+			}
+			size += 4*int64(len(s.Rows)) + 8*int64(max(s.Groups, 0))
 		}
 		size += 1 << 10
 	}

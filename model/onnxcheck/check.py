@@ -8,7 +8,9 @@
 Files *.f32 are little-endian float32, row by row. A case is a folder with
 
     model.onnx, rows.f32, score.f32, reconstruction.f32, contributions.f32
-    case.json    {"threshold": …}           the threshold that the tolerance refers to
+    case.json    {"threshold": …, "ties": …}   the threshold that the tolerance refers to; the rows for which
+                                            rounding may find another nearest prototype: their contributions
+                                            are not compared, only held to be >= 0 and to add up to the score
     pruned.onnx  (optional)                 the same with the output score alone
 
 Each case is scored as a batch of 0 rows, row by row and as one batch.
@@ -55,7 +57,7 @@ def excess(got, want, scale):
     return float(np.max(np.where(both, 0.0, np.where(np.isfinite(share), share, np.inf))))
 
 
-def compare(got, want, rows, threshold):
+def compare(got, want, threshold, ties):
     """Shares of the allowed error, by output."""
     want64 = [w.astype(np.float64) for w in want]
     out = {"score": excess(got[0], want[0], RELATIVE * np.abs(want64[0]) + ABSOLUTE * threshold)}
@@ -63,18 +65,23 @@ def compare(got, want, rows, threshold):
     usable = np.isfinite(want[0])
     largest = np.abs(want64[1]).max(axis=1, keepdims=True)
     out["reconstruction"] = excess(got[1][usable], want[1][usable], np.maximum(RELATIVE * largest, 1e-37)[usable])
+    total = got[2][usable].astype(np.float64).sum(axis=1)
+    out["sum of contributions"] = excess(total, want64[0][usable], RELATIVE * np.abs(want64[0][usable]) + ABSOLUTE * threshold)
+    if (got[2][usable] < 0).any():
+        out["sum of contributions"] = float("inf")
+    usable[ties] = False
     largest = np.abs(want64[2]).max(axis=1, keepdims=True)
     out["contributions"] = excess(got[2][usable], want[2][usable], (RELATIVE * largest + ABSOLUTE * threshold)[usable])
     return out
 
 
 def check(folder):
-    """Faults of one case, the worst shares of the allowed error, the rows and those whose score is not finite."""
+    """Faults of one case, the worst shares of the allowed error, the rows, those whose score is not finite, ties."""
     faults = []
     path = folder / "model.onnx"
     model = onnx.load(str(path))
     onnx.checker.check_model(model, full_check=True)
-    threshold = json.loads((folder / "case.json").read_text())["threshold"]
+    about = json.loads((folder / "case.json").read_text())
     run = session(path)
     width = width_of(run)
     if [o.name for o in run.get_outputs()] != OUTPUTS or [i.name for i in run.get_inputs()] != ["features"]:
@@ -93,7 +100,7 @@ def check(folder):
         if [o.shape for o in got] != [w.shape for w in want]:
             faults.append(f"{way}: shapes {[o.shape for o in got]}")
             continue
-        for name, share in compare(got, want, rows, threshold).items():
+        for name, share in compare(got, want, about["threshold"], about["ties"]).items():
             worst[name] = max(worst.get(name, 0.0), share)
             if not share <= 1:
                 faults.append(f"{way}: {name} is off by {share:.3g} times what is allowed")
@@ -104,7 +111,7 @@ def check(folder):
         (score,) = session(pruned).run(None, {"features": rows})
         if not np.array_equal(score, whole[0], equal_nan=True):
             faults.append("the pruned model gives other scores")
-    return faults, worst, len(rows), int(np.count_nonzero(~np.isfinite(want[0])))
+    return faults, worst, len(rows), int(np.count_nonzero(~np.isfinite(want[0]))), len(about["ties"])
 
 
 def check_all(root):
@@ -112,14 +119,15 @@ def check_all(root):
     if not folders:
         print(f"no case under {root}", file=sys.stderr)
         return 1
-    failed, rows, beyond, worst = 0, 0, 0, {}
+    failed, rows, beyond, ties, worst = 0, 0, 0, 0, {}
     for folder in folders:
         try:
-            faults, shares, n, infinite = check(folder)
+            faults, shares, n, infinite, tied = check(folder)
         except Exception as fault:  # the checker and the runtime have many kinds of their own
-            faults, shares, n, infinite = [f"{type(fault).__name__}: {fault}"], {}, 0, 0
+            faults, shares, n, infinite, tied = [f"{type(fault).__name__}: {fault}"], {}, 0, 0, 0
         rows += n
         beyond += infinite
+        ties += tied
         for name, share in shares.items():
             if share > worst.get(name, (-1.0,))[0]:
                 worst[name] = (share, folder.name)
@@ -128,7 +136,7 @@ def check_all(root):
         failed += bool(faults)
     for name, (share, where) in worst.items():
         print(f"{name}: at most {share:.3f} of the allowed error ({where})")
-    print(f"{len(folders)} models, {rows} rows ({beyond} beyond float32 in both), {failed} failed; onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}")
+    print(f"{len(folders)} models, {rows} rows ({beyond} beyond float32 in both, {ties} near ties), {failed} failed; onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}")
     return 1 if failed else 0
 
 
