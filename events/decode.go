@@ -61,6 +61,7 @@ type Result struct {
 	TimeOK     bool
 	TimeReason string // why not TimeOK: "absent", "not a time", "looks like milliseconds", …; "" without a time in the spec
 	Missing    int    // fields missing, wrong types included
+	Warming    bool   // DecodeNext: the key has had fewer records than its rolling features look back
 }
 
 // How a field came out of one record.
@@ -107,6 +108,7 @@ type Decoder struct {
 	template []float32 // an empty row: NaN, and 1 in each category's unseen column
 	time     *timeRule
 	csv      *csvLayout // nil: JSON
+	rolling  *rolling   // nil: no rolling features
 
 	counts  [][fieldStates]int64
 	records int64 // all decoded since ResetCounts
@@ -151,6 +153,9 @@ func Compile(spec model.Spec) (*Decoder, error) {
 	if len(spec.Fields) == 0 {
 		return nil, errors.New("feature spec: no fields")
 	}
+	if spec.Rolling > 0 {
+		return compile(spec, spec.Key)
+	}
 	return compile(spec, "")
 }
 
@@ -177,6 +182,10 @@ func compile(spec model.Spec, capture string) (*Decoder, error) {
 	default:
 		bad("format %q is not json or csv", spec.Format)
 	}
+	if spec.Rolling != 0 && (spec.Rolling < model.MinRolling || spec.Rolling > model.MaxRolling) {
+		bad("rolling %d is not within %d to %d records", spec.Rolling, model.MinRolling, model.MaxRolling)
+	}
+	rollingNames := map[string]string{} // columns → whose
 	seen := map[string]int{}
 	for i, f := range spec.Fields {
 		what := fmt.Sprintf("field %d %q", i+1, f.Name)
@@ -190,6 +199,13 @@ func compile(spec model.Spec, capture string) (*Decoder, error) {
 		switch f.Type {
 		case model.Number, model.Boolean:
 			d.template = append(d.template, nan)
+			if spec.Rolling > 0 {
+				d.template = append(d.template, nan, nan)
+				fd.cols = 3
+				for _, name := range []string{spec.MeanColumn(f.Name), spec.DeviationColumn(f.Name)} {
+					rollingNames[name] = what
+				}
+			}
 			if len(f.Categories) > 0 {
 				bad("%s: categories belong to type category, not %s", what, f.Type)
 			}
@@ -231,6 +247,14 @@ func compile(spec model.Spec, capture string) (*Decoder, error) {
 		place(what, f.Name).field = int32(i)
 		d.fields = append(d.fields, fd)
 	}
+	for i, f := range spec.Fields {
+		if of, ok := rollingNames[f.Name]; ok {
+			bad("field %d %q: the name is taken by a rolling column of %s; leave one of the two out", i+1, f.Name, of)
+		}
+	}
+	if spec.Rolling > 0 && len(rollingNames) == 0 && len(errs) == 0 {
+		bad("rolling %d: no field is a number or a boolean, and no other has a mean", spec.Rolling)
+	}
 	if spec.Time != nil {
 		rule, err := newTimeRule(spec.Time)
 		if err != nil {
@@ -254,6 +278,7 @@ func compile(spec model.Spec, capture string) (*Decoder, error) {
 		return nil, errors.Join(errs...)
 	}
 	d.root.mark(d.fields)
+	d.rolling = newRolling(&spec, d.fields)
 	d.state = make([]uint8, len(d.fields))
 	d.counts = make([][fieldStates]int64, len(d.fields))
 	return d, nil
@@ -287,7 +312,7 @@ func (d *Decoder) Clone() *Decoder {
 	return &c
 }
 
-// Columns is the width of a row.
+// Columns is the width of a row, rolling columns included.
 func (d *Decoder) Columns() int { return len(d.template) }
 
 // Decode turns one record into row, which has Columns entries: NaN where a number or boolean is missing, one 1 among

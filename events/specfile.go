@@ -43,6 +43,9 @@ func WriteSpec(w io.Writer, spec model.Spec, notes []model.ColumnNote) error {
 	if len(spec.Header) > 0 {
 		fmt.Fprintf(&b, "header: %s\n", list(spec.Header))
 	}
+	if n := spec.Rolling; n != 0 {
+		fmt.Fprintf(&b, "rolling: %d  # columns NAME.mean%d and NAME.sd%d of every number and boolean, over the last %d records of a key\n", n, n, n, n)
+	}
 	b.WriteString("# type: number (log1p: true, clip: [low, high], missing: value), boolean (missing: 0 or 1),\n")
 	b.WriteString("# or category (categories: […], in column order; any other value goes to the column NAME=?).\n")
 	if len(spec.Fields) == 0 {
@@ -193,16 +196,17 @@ func ParseSpec(name string, data []byte) (model.Spec, error) {
 }
 
 type specParser struct {
-	file   string
-	errs   []error
-	fields []int // the line of each field
+	file    string
+	errs    []error
+	fields  []int // the line of each field
+	rolling int   // the line of rolling
 }
 
 func (p *specParser) bad(n *yaml.Node, format string, args ...any) {
 	p.errs = append(p.errs, fmt.Errorf("%s:%d: "+format, append([]any{p.file, n.Line}, args...)...))
 }
 
-// located puts the field's line in front of each of Compile's faults.
+// located puts the line of the field, or of rolling, in front of each of Compile's faults.
 func (p *specParser) located(spec model.Spec, err error) error {
 	var out []error
 	faults := []error{err}
@@ -214,6 +218,8 @@ func (p *specParser) located(spec model.Spec, err error) error {
 		var at int
 		if _, err := fmt.Sscanf(text, "field %d ", &at); err == nil && at >= 1 && at <= len(p.fields) {
 			out = append(out, fmt.Errorf("%s:%d: %s", p.file, p.fields[at-1], text))
+		} else if strings.HasPrefix(text, "rolling ") {
+			out = append(out, fmt.Errorf("%s:%d: %s", p.file, p.rolling, text))
 		} else {
 			out = append(out, fmt.Errorf("%s: %s", p.file, text))
 		}
@@ -262,6 +268,12 @@ func (p *specParser) spec(doc *yaml.Node) (s model.Spec) {
 		"key":       p.text(&s.Key, "key"),
 		"delimiter": p.text(&s.Delimiter, "delimiter"),
 		"header":    p.texts(&s.Header, "header"),
+		"rolling": func(n *yaml.Node) {
+			p.rolling = n.Line
+			if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || n.Decode(&s.Rolling) != nil {
+				p.bad(n, "rolling should be a number of records, %d to %d, or 0 for none, not %q", model.MinRolling, model.MaxRolling, n.Value)
+			}
+		},
 		"time": func(n *yaml.Node) {
 			s.Time = &model.Time{}
 			p.mapping(n, "time", map[string]func(*yaml.Node){

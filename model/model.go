@@ -56,6 +56,7 @@ type Rows struct {
 	Read       int64            `json:"read"`
 	Used       int64            `json:"used"`
 	Validation int64            `json:"validation"`         // of those used
+	Warming    int64            `json:"warming,omitempty"`  // of those used: with fewer records before them than rolling features need
 	LeftOut    map[string]int64 `json:"left_out,omitempty"` // by reason: "tombstone", "not JSON", …
 }
 

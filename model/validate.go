@@ -84,6 +84,10 @@ func (s *Spec) faults(width int) (faults []error) {
 			report("field %q stands for missing ones with %v; it must be finite", f.Name, *f.Missing)
 		}
 	}
+	if s.Rolling != 0 && (s.Rolling < MinRolling || s.Rolling > MaxRolling) {
+		report("rolling is %d; %d to %d, or 0 for none", s.Rolling, MinRolling, MaxRolling)
+		return faults
+	}
 	columns := s.Columns()
 	seen := make(map[string]bool, len(columns))
 	for _, c := range columns {

@@ -40,6 +40,8 @@ type partition struct {
 	times   []int64     // event time of every timeEvery-th row, ms
 	partial int64       // rows with more than half of their fields missing
 	leftOut map[string]*LeftOut
+	windows *events.Windows // during the pass; nil without rolling features
+	warming int64           // rows whose windows were not full yet
 }
 
 func (p *partition) leave(reason, detail string, offset int64) {
@@ -199,7 +201,7 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 	h := &history{spec: spec, width: first.Columns(), partitions: make([]partition, len(ranges))}
 	byID := make(map[int32]*partition, len(ranges))
 	for i, rg := range ranges {
-		h.partitions[i] = partition{Range: rg, leftOut: map[string]*LeftOut{}}
+		h.partitions[i] = partition{Range: rg, leftOut: map[string]*LeftOut{}, windows: events.NewWindows(first, j.RollingKeys)}
 		byID[rg.Partition] = &h.partitions[i]
 	}
 
@@ -290,6 +292,7 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 	for i := range h.partitions {
 		h.starts = append(h.starts, h.n)
 		h.n += h.partitions[i].n
+		h.partitions[i].windows = nil
 	}
 	h.starts = append(h.starts, h.n)
 	j.count(h, results, r)
@@ -325,7 +328,8 @@ func (w *decodeWorker) decode(work decodeWork) {
 			p.leave(tombstone, "", rec.Offset)
 			continue
 		}
-		result := w.decoder.Decode(rec.Value, w.row)
+		// Every record is entered into its key's window, whatever becomes of its row.
+		result := w.decoder.DecodeNext(p.windows, rec.Key, rec.Value, w.row)
 		switch result.Outcome {
 		case events.OK, events.Partial:
 		case events.Tombstone:
@@ -348,6 +352,9 @@ func (w *decodeWorker) decode(work decodeWork) {
 		}
 		if result.Outcome == events.Partial {
 			p.partial++
+		}
+		if result.Warming {
+			p.warming++
 		}
 		at := p.n % chunkRows * width
 		if at == 0 {

@@ -24,11 +24,11 @@ type columns struct {
 
 // columns chooses each column's map and reports what was done.
 func (j *job) columns(h *history, r *Report) (*columns, error) {
-	fields, names := h.spec.ColumnFields(), h.spec.Columns()
+	rules, names, fields := h.spec.ColumnRules(), h.spec.Columns(), h.spec.ColumnFields()
 	c := &columns{}
 	varying := 0
 	for i := range h.summaries {
-		s, f := &h.summaries[i], &h.spec.Fields[fields[i]]
+		s, f := &h.summaries[i], &rules[i]
 		k := scale(s, f)
 		c.scaled = append(c.scaled, k)
 		c.forward = append(c.forward, k.forward(s, f))
@@ -37,6 +37,9 @@ func (j *job) columns(h *history, r *Report) (*columns, error) {
 			varying++
 		}
 		note := k.note(s)
+		if rolling := f.Type == model.Number && names[i] != h.spec.Fields[fields[i]].Name; rolling && k.Clipped == 0 {
+			note = "" // what it has beside extremes, its field has too; and the first of a key are no news
+		}
 		// A category's column for unseen values is nearly always constant 0: not worth a line.
 		if note != "" && !(f.Type == model.Category && k.Constant) {
 			r.Notes = append(r.Notes, model.ColumnNote{Name: names[i], Note: note})
@@ -169,7 +172,7 @@ func (j *job) judge(ctx context.Context, h *history, f *fitted, r *Report) error
 	m.Lineage = model.Lineage{
 		Cluster: r.Cluster, Topic: j.Topic, Partitions: r.Ranges, Rows: r.Rows,
 		Engine: j.Engine.Name() + "/" + j.Engine.Level(), Seed: j.Seed,
-		Settings: j.settings(f), Metrics: metrics, Curve: f.curve, Notes: r.Notes,
+		Settings: j.settings(f, &h.spec), Metrics: metrics, Curve: f.curve, Notes: r.Notes,
 	}
 	r.Model = m
 	r.Warnings = j.warnings(h, r)
@@ -177,7 +180,7 @@ func (j *job) judge(ctx context.Context, h *history, f *fitted, r *Report) error
 }
 
 // settings are those that change the result.
-func (j *job) settings(f *fitted) map[string]string {
+func (j *job) settings(f *fitted, spec *model.Spec) map[string]string {
 	s := map[string]string{
 		"layers":        layerNames(f.layers),
 		"alarm_rate":    strconv.FormatFloat(j.AlarmRate, 'g', -1, 64),
@@ -185,6 +188,9 @@ func (j *job) settings(f *fitted) map[string]string {
 		"learning_rate": strconv.FormatFloat(j.LearningRate, 'g', -1, 64),
 		"patience":      strconv.Itoa(j.Patience),
 		"steps":         strconv.Itoa(f.steps),
+	}
+	if spec.Rolling > 0 {
+		s["rolling"], s["rolling_keys"] = strconv.Itoa(spec.Rolling), strconv.Itoa(j.RollingKeys)
 	}
 	if j.Epochs > 0 {
 		s["epochs"] = strconv.Itoa(j.Epochs)
@@ -269,6 +275,8 @@ func (j *job) warnings(h *history, r *Report) []string {
 		"%s rows are too few for the alarm rate asked, %s: the rate used is %s (%s rows would do)", thousands(int64(h.n)), percent(r.RateAsked), percent3(r.RateUsed), thousands(int64(math.Ceil(10/r.RateAsked-1e-6))))
 	warn(r.Ties > max(.001, 2*r.RateUsed), "the score distribution has %s ties at the threshold: rows with that score do not alarm", percent3(r.Ties))
 	warn(r.Partial > 0, "%s with more than half of the fields missing", plural(r.Partial, "row"))
+	warn(2*r.Rows.Warming > int64(h.n), "%s of %s rows had fewer than %d records of their key behind them: their rolling features say little; name the key with --key, or do without --rolling where keys live short or the topic is compacted",
+		thousands(r.Rows.Warming), thousands(int64(h.n)), h.spec.Rolling)
 	if n := r.Rows.LeftOut["not_finite"]; n > 0 {
 		warn(true, "%s with infinities or numbers beyond float32: serve calls them anomalies", plural(n, "record"))
 	}

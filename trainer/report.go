@@ -120,6 +120,9 @@ func (r *Report) Write(w io.Writer) error {
 		features[i] = f.Name
 	}
 	line("features", "%d in %d columns: %s", len(features), len(r.Columns), strings.Join(features, ", "))
+	if n := r.Spec.Rolling; n > 0 {
+		line("rolling", "mean and deviation of a key's last %d records; %s had fewer behind them, and are used as they are", n, plural(r.Rows.Warming, "row"))
+	}
 	for _, n := range r.Notes {
 		line("", "%s: %s", n.Name, n.Note)
 	}

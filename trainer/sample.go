@@ -189,8 +189,13 @@ func (j *job) spec(ctx context.Context, ranges []stream.Range, r *Report) (model
 				What: fmt.Sprintf("label field %q is in none of %d records", j.Label, len(sample)), Place: "topic " + j.Topic, Next: next, Kind: ErrNoField,
 			}
 		}
-		return *j.Spec, known, nil
+		spec := *j.Spec
+		if j.Rolling > 0 {
+			spec.Rolling = j.Rolling
+		}
+		return spec, known, nil
 	}
+	inferred.Rolling = j.Rolling
 	r.Inferred, r.Notes = true, notes
 	return inferred, known, nil
 }

@@ -43,10 +43,10 @@ type column struct {
 type statistics []column
 
 func newStatistics(spec *model.Spec) statistics {
-	fields := spec.ColumnFields()
-	s := make(statistics, len(fields))
-	for i, f := range fields {
-		s[i] = column{log: spec.Fields[f].Log1p, min: math.MaxFloat32, max: -math.MaxFloat32, sketch: newSketch()}
+	rules := spec.ColumnRules()
+	s := make(statistics, len(rules))
+	for i := range rules {
+		s[i] = column{log: rules[i].Log1p, min: math.MaxFloat32, max: -math.MaxFloat32, sketch: newSketch()}
 	}
 	return s
 }
@@ -184,7 +184,7 @@ type scaled struct {
 	Clipped               int64 // history values outside [Lo, Hi]
 }
 
-// scale chooses the map of a column of the given field.
+// scale chooses the map of a column; f is the column's rule (model.Spec.ColumnRules).
 func scale(s *Summary, f *model.Field) scaled {
 	flag := f.Type != model.Number
 	out := scaled{Centre: s.Median, Scale: s.IQR / 1.349}

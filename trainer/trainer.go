@@ -15,6 +15,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/lapwing-stream/lapwing/events"
 	"github.com/lapwing-stream/lapwing/kernels"
 	"github.com/lapwing-stream/lapwing/model"
 	"github.com/lapwing-stream/lapwing/registry"
@@ -45,6 +46,9 @@ type Options struct {
 	Label     string      // field with the truth, 0 or 1; judges, and is never a feature; default none
 	Spec      *model.Spec // what fields are; nil infers it from a sample; default nil
 
+	Rolling     int // mean and deviation of a key's last so many records as features, records; 0 takes the spec's; default 0
+	RollingKeys int // keys of a partition whose last records are held, the least recent goes first, keys; default 100,000
+
 	Layers       []int   // hidden widths, the code among them, columns; nil chooses them from the columns; default nil
 	Epochs       int     // passes over the training rows; 0 takes 20, within 1,000 to 3,000 steps, and at least 3; default 0
 	BatchSize    int     // rows of a minibatch; default 256
@@ -69,7 +73,8 @@ type Options struct {
 func Defaults() Options {
 	return Options{
 		Alias: "live", BatchSize: 256, LearningRate: 3e-3, Patience: 10, Seed: 1,
-		AlarmRate: 1e-4, MinRows: 100, MaxMemory: 1 << 30, MaxRejected: .05, MaxLost: .05, KeepDir: ".",
+		RollingKeys: events.DefaultWindowKeys,
+		AlarmRate:   1e-4, MinRows: 100, MaxMemory: 1 << 30, MaxRejected: .05, MaxLost: .05, KeepDir: ".",
 	}
 }
 
@@ -93,6 +98,8 @@ func (o *Options) Validate() error {
 	fault(o.Alias == "", `alias is empty: give one such as live, or "none"`)
 	fault(!slices.Contains([]string{"", "json", "csv"}, o.Format), "format %q is not known: json or csv", o.Format)
 	fault(o.Label != "" && o.Label == o.Key, "field %q cannot be both label and key", o.Label)
+	fault(o.Rolling != 0 && (o.Rolling < model.MinRolling || o.Rolling > model.MaxRolling), "rolling is %d records; %d to %d, or 0 for none", o.Rolling, model.MinRolling, model.MaxRolling)
+	fault(o.RollingKeys < 1, "rolling keys is %d; 1 or more", o.RollingKeys)
 	for i, w := range o.Layers {
 		fault(w < 1 || w > kernels.MaxWidth, "layer %d of %v has width %d; widths are 1 to %d", i+1, o.Layers, w, kernels.MaxWidth)
 	}

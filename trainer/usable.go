@@ -19,10 +19,12 @@ func (j *job) count(h *history, results []stream.RangeResult, r *Report) {
 		lost[res.Range.Partition] += res.Lost
 	}
 	all := map[string]*LeftOut{}
+	warming := int64(0)
 	for i := range h.partitions {
 		p := &h.partitions[i]
 		r.Ranges = append(r.Ranges, model.PartitionRange{Partition: p.Partition, From: p.From, To: p.To, Records: p.records, Lost: lost[p.Partition]})
 		r.Partial += p.partial
+		warming += p.warming
 		for reason, l := range p.leftOut {
 			to := all[reason]
 			if to == nil {
@@ -33,7 +35,7 @@ func (j *job) count(h *history, results []stream.RangeResult, r *Report) {
 			to.Examples = append(to.Examples, l.Examples[:min(len(l.Examples), examples-len(to.Examples))]...)
 		}
 	}
-	r.Rows = model.Rows{Read: h.read, Used: int64(h.n)}
+	r.Rows = model.Rows{Read: h.read, Used: int64(h.n), Warming: warming}
 	for _, reason := range slices.Sorted(maps.Keys(all)) {
 		if r.Rows.LeftOut == nil {
 			r.Rows.LeftOut = map[string]int64{}

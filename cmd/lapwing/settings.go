@@ -50,6 +50,8 @@ type TrainConfig struct {
 	MinRows      int     `yaml:"min_rows" default:"100" min:"1" unit:"rows" doc:"fewest usable rows to train on"`
 	AlarmRate    float64 `yaml:"alarm_rate" default:"1e-4" min:"0" max:"0.5" unit:"share" doc:"share of the history that may lie above the threshold"`
 	Layers       []int   `yaml:"layers" default:"" min:"1" unit:"widths" doc:"widths of the hidden layers, the narrow code among them, such as 14,7,14; empty: chosen from the number of columns"`
+	Rolling      int     `yaml:"rolling" default:"0" min:"0" max:"1000" unit:"records" doc:"adds to every number the mean and the standard deviation of the key's last so many records as features; 0: as the spec says, else none"`
+	RollingKeys  int     `yaml:"rolling_keys" default:"100000" min:"1" unit:"keys" doc:"most keys of a partition whose last records are held for rolling features; the longest unseen goes first; each takes 4 bytes a value and 200 more"`
 	Seed         uint64  `yaml:"seed" default:"1" doc:"start of every random choice; the same seed, data and engine give the same bytes"`
 	Threads      int     `yaml:"threads" default:"0" min:"0" unit:"threads" doc:"threads that compute; 0: one for each core; the result does not depend on it"`
 	BatchSize    int     `yaml:"batch_size" default:"256" min:"1" unit:"rows" doc:"rows in one step of training"`
