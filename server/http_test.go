@@ -1,6 +1,8 @@
 package server
 
 import (
+	"bufio"
+	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -12,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -319,5 +322,42 @@ func TestTakenPort(t *testing.T) {
 	o.HTTP = l.Addr().String()
 	if _, err := New(Deps{}, o); err == nil || !strings.Contains(err.Error(), o.HTTP) {
 		t.Errorf("got %v, want an error that names the address", err)
+	}
+}
+
+// Case 6.14, as far as there are routes that take no body: who sends a header for ever is cut off after headerTimeout, and
+// more headers than any client has are refused; others are answered meanwhile.
+func TestSlowAndGreedyClients_Case6_14(t *testing.T) {
+	b := newBed(t)
+	b.topic("cars", 1)
+	s := b.serve(oneStream("cars"))
+	slow, err := net.Dial("tcp", s.HTTPAddr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Close()
+	if _, err := slow.Write([]byte("GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ")); err != nil {
+		t.Fatal(err)
+	}
+	greedy, err := net.Dial("tcp", s.HTTPAddr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer greedy.Close()
+	go func() { // the server answers and closes before it has read all: that write may fail
+		_, _ = greedy.Write([]byte("GET /healthz HTTP/1.1\r\nHost: x\r\nX-Greedy: " + strings.Repeat("a", 1<<20) + "\r\n\r\n"))
+	}()
+	if resp, err := http.ReadResponse(bufio.NewReader(greedy), nil); err != nil || resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("1 MiB of headers: %v, %v; 431 is wanted", resp, err)
+	}
+	if code, _ := s.get("/healthz"); code != http.StatusOK {
+		t.Errorf("another client gets %d meanwhile", code)
+	}
+	if err := slow.SetReadDeadline(time.Now().Add(headerTimeout + 20*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	// Go closes without an answer, or says that the request timed out.
+	if _, err := io.Copy(io.Discard, slow); err != nil {
+		t.Errorf("the slow client was not cut off: %v", err)
 	}
 }
