@@ -41,6 +41,7 @@ Every fault of the configuration is reported at once, with its line and the near
 		of.flags(sub)
 		cmd.AddCommand(sub)
 	}
+	cmd.AddCommand(a.configSchema())
 	return cmd
 }
 

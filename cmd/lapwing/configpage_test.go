@@ -67,6 +67,19 @@ streams:
     dlq: cars.dlq
 ` + "```" + `
 
+## In an editor
+
+[lapwing.schema.json](lapwing.schema.json) is the JSON Schema of the file, made from the declarations that the program reads. An editor with a YAML language server
+completes keys, shows what each does, and underlines what means nothing, once the file begins with a line that says where the schema is:
+
+` + "```sh" + `
+lapwing config schema > lapwing.schema.json
+(echo '# yaml-language-server: $schema=lapwing.schema.json'; cat examples/lapwing.yaml) > lapwing.yaml
+lapwing config > /dev/null
+` + "```" + `
+
+It underlines nothing that the program takes (but for a key with nothing behind it). Rules over several settings, and names of librdkafka's properties, only the program checks.
+
 ## Kafka
 
 The map ` + "`kafka`" + ` takes any [librdkafka property](https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md) by its own name. ` + "`_` stands for `.`" + ` in variables:

@@ -19,6 +19,7 @@ import (
 //	min, max bounds, for numbers
 //	flag     the flag's name where it is not the last key with dashes
 //	secret   "true": never shown
+//	required "true": an entry of a list without it is refused
 //
 // A setting that nothing reads yet is not declared: writing it must be an error, not silence.
 type Config struct {
@@ -72,9 +73,9 @@ type ScoreConfig struct {
 
 // StreamConfig is one entry of streams.
 type StreamConfig struct {
-	Model         string       `yaml:"model" default:"" unit:"name" doc:"the model that scores this stream"`
+	Model         string       `yaml:"model" default:"" unit:"name" required:"true" doc:"the model that scores this stream"`
 	Alias         string       `yaml:"alias" default:"live" unit:"name" doc:"which version of it: the one that this alias means, followed as it moves"`
-	Input         InputConfig  `yaml:"input" doc:"where records come from"`
+	Input         InputConfig  `yaml:"input" required:"true" doc:"where records come from"`
 	Output        string       `yaml:"output" default:"" unit:"topic" doc:"scores go here; empty: T.scores for the input topic T; must be named with several input topics"`
 	Alerts        AlertsConfig `yaml:"alerts" doc:"when alerts are raised and cleared; none leaves alerts out"`
 	DLQ           string       `yaml:"dlq" default:"" unit:"topic" doc:"records that cannot be scored go here with the reason; empty: T.dlq"`
@@ -85,7 +86,7 @@ type StreamConfig struct {
 
 // InputConfig is a stream's input.
 type InputConfig struct {
-	Topics []string `yaml:"topics" default:"" unit:"topics" flag:"topic" doc:"input topics"`
+	Topics []string `yaml:"topics" default:"" unit:"topics" flag:"topic" required:"true" doc:"input topics"`
 	Format string   `yaml:"format" default:"" oneof:"|json|csv" doc:"how values are written; empty: as the model was trained"`
 	Key    string   `yaml:"key" default:"" unit:"field" doc:"field that names the thing measured where the record has no key; empty: as the model was trained"`
 	Time   string   `yaml:"time" default:"" unit:"field" doc:"field that holds the event time; empty: as the model was trained"`
@@ -124,6 +125,7 @@ type setting struct {
 	min     string
 	max     string
 	secret  bool
+	require bool
 	group   bool // a section: has no value of its own
 	list    bool // streams
 }
@@ -145,7 +147,7 @@ func declare(t reflect.Type, prefix string, index []int, env bool) []setting {
 		s := setting{
 			path: prefix + key, section: strings.TrimSuffix(prefix, "."), index: append(append([]int(nil), index...), i), typ: f.Type,
 			def: f.Tag.Get("default"), doc: f.Tag.Get("doc"), unit: f.Tag.Get("unit"), flag: f.Tag.Get("flag"),
-			min: f.Tag.Get("min"), max: f.Tag.Get("max"), secret: f.Tag.Get("secret") == "true",
+			min: f.Tag.Get("min"), max: f.Tag.Get("max"), secret: f.Tag.Get("secret") == "true", require: f.Tag.Get("required") == "true",
 		}
 		if oneof := f.Tag.Get("oneof"); oneof != "" {
 			s.oneof = strings.Split(oneof, "|")

@@ -226,25 +226,26 @@ func (s *setting) bounds(v reflect.Value) error {
 	default:
 		return nil
 	}
-	// The tags hold plain numbers (nanoseconds for durations), formatted here in the setting's own notation.
-	show := func(tag string) string {
-		bound := reflect.New(v.Type()).Elem()
-		f, _ := strconv.ParseFloat(tag, 64)
-		switch {
-		case bound.CanInt():
-			bound.SetInt(int64(f))
-		case bound.CanUint():
-			bound.SetUint(uint64(f))
-		default:
-			bound.SetFloat(f)
-		}
-		return formatValue(bound)
-	}
 	if lo, err := strconv.ParseFloat(s.min, 64); err == nil && !(x >= lo) {
-		return fmt.Errorf("%s is too small; the least is %s", formatValue(v), show(s.min))
+		return fmt.Errorf("%s is too small; the least is %s", formatValue(v), formatBound(v.Type(), s.min))
 	}
 	if hi, err := strconv.ParseFloat(s.max, 64); err == nil && !(x <= hi) {
-		return fmt.Errorf("%s is too large; the most is %s", formatValue(v), show(s.max))
+		return fmt.Errorf("%s is too large; the most is %s", formatValue(v), formatBound(v.Type(), s.max))
 	}
 	return nil
+}
+
+// formatBound writes a bound in the notation of its setting: the tags hold plain numbers, nanoseconds for durations.
+func formatBound(typ reflect.Type, tag string) string {
+	bound := reflect.New(typ).Elem()
+	f, _ := strconv.ParseFloat(tag, 64)
+	switch {
+	case bound.CanInt():
+		bound.SetInt(int64(f))
+	case bound.CanUint():
+		bound.SetUint(uint64(f))
+	default:
+		bound.SetFloat(f)
+	}
+	return formatValue(bound)
 }
