@@ -109,13 +109,25 @@ func lostError(j *job, lost, total int64) error {
 	}
 }
 
-func memoryError(j *job, fits int64, width int) error {
+// memoryError says that not even what every row needs beside its values fits.
+func memoryError(s *rowStore) error {
 	return &InputError{
-		What:  fmt.Sprintf("the history does not fit in memory: max_memory of %s holds %d rows of %d columns", mebibytes(j.MaxMemory), fits, width),
-		Place: "topic " + j.Topic, Kind: ErrMemory,
-		Next: "raise max_memory, or leave out fields that do not matter (--exclude)",
+		What: fmt.Sprintf("the history does not fit: max_memory of %s holds the scores and labels of %s, and there are more",
+			mebibytes(s.max), plural(s.max/2/sideBytes, "row")),
+		Place: "topic " + s.topic, Kind: ErrMemory,
+		Next: fmt.Sprintf("raise max_memory to %s, which is enough for %s", mebibytes(ceilMebibyte(2*sideBytes*s.expect)), plural(s.expect, "row")),
 	}
 }
+
+func rowTooWideError(s *rowStore, need int64) error {
+	return &InputError{
+		What:  fmt.Sprintf("a row of %d columns is too wide: max_memory of %s has no room to keep one of each partition at hand", s.width, mebibytes(s.max)),
+		Place: "topic " + s.topic, Kind: ErrMemory,
+		Next: fmt.Sprintf("raise max_memory to %s, or leave out fields that do not matter (--exclude)", mebibytes(ceilMebibyte(need))),
+	}
+}
+
+func ceilMebibyte(n int64) int64 { return (n + 1<<20 - 1) >> 20 << 20 }
 
 func mebibytes(n int64) string {
 	if n >= 1<<30 {

@@ -126,8 +126,8 @@ func (j *job) fit(ctx context.Context, h *history, c *columns) (*fitted, error) 
 		return f, nil
 	}
 	train, validation := h.split()
-	f.validation = len(validation)
-	f.batch = min(j.BatchSize, len(train))
+	f.validation = validation.n
+	f.batch = min(j.BatchSize, train.n)
 
 	target, prediction, ok := program.Residual()
 	if !ok {
@@ -143,9 +143,13 @@ func (j *job) fit(ctx context.Context, h *history, c *columns) (*fitted, error) 
 	defer trainer.Close()
 	initial := trainer.Parameters()
 
-	held := h.gather(spread(validation, validationRows), nil)
-	if len(validation) == 0 {
-		held = h.gather(spread(train, validationRows), nil)
+	rows := validation.spread(validationRows)
+	if len(rows) == 0 {
+		rows = train.spread(validationRows)
+	}
+	held, err := h.gather(rows, nil)
+	if err != nil {
+		return nil, err
 	}
 	f.rate = j.LearningRate
 	for try := 0; ; try++ {
@@ -185,18 +189,6 @@ func asDivergence(err error, to **divergence) bool {
 	return ok
 }
 
-// spread takes up to n of rows, evenly.
-func spread(rows []int32, n int) []int32 {
-	if len(rows) <= n {
-		return rows
-	}
-	out := make([]int32, n)
-	for i := range out {
-		out[i] = rows[i*len(rows)/n]
-	}
-	return out
-}
-
 // schedule is the share of the full rate at a step: linear warm-up, then half a cosine.
 func schedule(step, total int) float64 {
 	warm := min(warmUpSteps, total/10)
@@ -207,8 +199,8 @@ func schedule(step, total int) float64 {
 }
 
 // descend runs Adam once and returns the weights with the lowest validation loss.
-func (j *job) descend(ctx context.Context, h *history, t kernels.Trainer, train []int32, held []float32, f *fitted) ([][]float32, error) {
-	perEpoch := (len(train) + f.batch - 1) / f.batch
+func (j *job) descend(ctx context.Context, h *history, t kernels.Trainer, train *rowSet, held []float32, f *fitted) ([][]float32, error) {
+	perEpoch := (train.n + f.batch - 1) / f.batch
 	total := max(leastSteps, min(usualEpochs*perEpoch, mostSteps), leastEpochs*perEpoch)
 	if j.Epochs > 0 {
 		total = j.Epochs * perEpoch
@@ -216,9 +208,7 @@ func (j *job) descend(ctx context.Context, h *history, t kernels.Trainer, train 
 	epochs := (total + perEpoch - 1) / perEpoch
 	every := max(total/evaluations, 1)
 
-	order := make([]int32, len(train))
-	copy(order, train)
-	draw := newSequence(j.Seed)
+	order := h.epochs(train, j.Seed)
 	rows := make([]float32, 0, f.batch*h.width)
 	started := time.Now()
 	samples := int64(0)
@@ -237,11 +227,9 @@ func (j *job) descend(ctx context.Context, h *history, t kernels.Trainer, train 
 		if err := ctx.Err(); err != nil {
 			return nil, context.Cause(ctx)
 		}
-		at := step % perEpoch * f.batch
-		if at == 0 {
-			draw.shuffle(order)
+		if rows, err = order.next(f.batch, rows); err != nil {
+			return nil, err
 		}
-		rows = h.gather(order[at:min(at+f.batch, len(order))], rows)
 		loss, err := t.Step(rows, float32(f.rate*schedule(step, total)))
 		if err != nil {
 			return nil, err
@@ -321,7 +309,7 @@ func (s *sequence) next() uint64 {
 // below draws from 0 to n−1. The high bits of the product are uniform up to n/2^32, which no shuffle of rows notices.
 func (s *sequence) below(n int) int { return int((s.next() >> 32) * uint64(n) >> 32) }
 
-func (s *sequence) shuffle(rows []int32) {
+func shuffle[T any](s *sequence, rows []T) {
 	for i := len(rows) - 1; i > 0; i-- {
 		k := s.below(i + 1)
 		rows[i], rows[k] = rows[k], rows[i]

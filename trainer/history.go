@@ -1,14 +1,13 @@
 package trainer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"sort"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/lapwing-stream/lapwing/events"
@@ -23,10 +22,6 @@ const (
 	anomalous  int8 = 1
 )
 
-// chunkRows is how many rows are allocated at once for a partition: small enough that a thousand nearly empty
-// partitions cost little.
-const chunkRows = 512
-
 // timeEvery is the share of rows whose time is kept, to find the topic's rate without another 8 bytes a row.
 const timeEvery = 16
 
@@ -34,11 +29,10 @@ const timeEvery = 16
 type partition struct {
 	stream.Range
 	records int64
-	chunks  [][]float32 // chunkRows rows each
-	labels  []int8      // one a row, only with a label
-	n       int         // rows
-	times   []int64     // event time of every timeEvery-th row, ms
-	partial int64       // rows with more than half of their fields missing
+	rows    partitionRows
+	labels  []int8  // one a row, only with a label
+	times   []int64 // event time of every timeEvery-th row, ms
+	partial int64   // rows with more than half of their fields missing
 	leftOut map[string]*LeftOut
 	windows *events.Windows // during the pass; nil without rolling features
 	warming int64           // rows whose windows were not full yet
@@ -63,6 +57,7 @@ const examples = 3
 type history struct {
 	spec       model.Spec
 	width      int
+	store      *rowStore
 	partitions []partition // ascending
 	starts     []int       // first row of each partition, then n
 	n          int
@@ -71,61 +66,30 @@ type history struct {
 	fields     []events.FieldCounts // of the whole pass
 }
 
-// row returns row g, which must not be changed.
-func (h *history) row(g int) []float32 {
-	p := sort.SearchInts(h.starts, g+1) - 1
-	at := g - h.starts[p]
-	c := h.partitions[p].chunks[at/chunkRows]
-	from := at % chunkRows * h.width
-	return c[from : from+h.width]
-}
-
 func (h *history) label(g int) int8 {
-	p := sort.SearchInts(h.starts, g+1) - 1
-	if l := h.partitions[p].labels; l != nil {
-		return l[g-h.starts[p]]
+	p, at := h.locate(g)
+	if p.labels != nil {
+		return p.labels[at]
 	}
 	return unlabelled
 }
 
-// gather copies rows into a row-major buffer.
-func (h *history) gather(rows []int32, to []float32) []float32 {
-	to = to[:0]
-	for _, g := range rows {
-		to = append(to, h.row(int(g))...)
-	}
-	return to
-}
-
 // split gives the training rows and the validation rows: of each partition the last tenth in offset order, and at
 // least one row where there are two, whatever the records' own times say.
-func (h *history) split() (train, validation []int32) {
+func (h *history) split() (train, validation *rowSet) {
+	train, validation = newRowSet(h.n), newRowSet(h.n)
 	for p := range h.partitions {
-		n := h.partitions[p].n
+		n := h.partitions[p].rows.n
 		held := (n + 9) / 10
 		if n < 2 {
 			held = 0
 		}
-		for i := range n {
-			g := int32(h.starts[p] + i)
-			if i < n-held {
-				train = append(train, g)
-			} else {
-				validation = append(validation, g)
-			}
-		}
+		train.addRange(h.starts[p], h.starts[p]+n-held)
+		validation.addRange(h.starts[p]+n-held, h.starts[p]+n)
 	}
+	train.count()
+	validation.count()
 	return train, validation
-}
-
-// bytesPerRow is what a row costs at the worst moment: its values, then its score in place (4) and sorted (8), or
-// before that twice its number in the shuffle (8), and its label.
-func bytesPerRow(width int, label bool) int64 {
-	b := int64(4*width + 12)
-	if label {
-		b++
-	}
-	return b
 }
 
 // read samples and reads the history, and fills in what the report says about it.
@@ -152,10 +116,10 @@ func (j *job) read(ctx context.Context, r *Report) (*history, error) {
 		return nil, err
 	}
 	h, err := j.pass(ctx, ranges, spec, r)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = j.usable(h, known, r)
 	}
-	return h, j.usable(h, known, r)
+	return h, err
 }
 
 func offsets(ranges []stream.Range) (n int64) {
@@ -192,7 +156,8 @@ type decodeWork struct {
 	to    *partition
 }
 
-// pass reads everything once: rows into memory, statistics beside them, outcomes counted.
+// pass reads everything once: rows into the store, statistics beside them, outcomes counted. The history's store must be
+// closed, also after an error.
 func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, r *Report) (*history, error) {
 	first, err := events.Compile(spec)
 	if err != nil {
@@ -205,17 +170,19 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 		byID[rg.Partition] = &h.partitions[i]
 	}
 
-	fits := j.MaxMemory / bytesPerRow(h.width, j.Label != "")
-	var rows atomic.Int64
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	total := offsets(ranges)
+	if h.store, err = j.newRowStore(h.width, len(ranges), total); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	// Every partition belongs to one goroutine, so that its rows stay in offset order.
 	workers := make([]*decodeWorker, min(j.Threads, len(ranges)))
 	var group sync.WaitGroup
 	for i := range workers {
 		w := &decodeWorker{
 			decoder: first, statistics: newStatistics(&spec), row: make([]float32, h.width),
-			work: make(chan decodeWork, 2), rows: &rows, fits: fits,
+			work: make(chan decodeWork, 2), store: h.store,
 		}
 		if i > 0 {
 			w.decoder = first.Clone()
@@ -231,13 +198,14 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 		group.Go(func() {
 			for work := range w.work {
 				if ctx.Err() == nil {
-					w.decode(work)
+					if err := w.decode(work); err != nil {
+						cancel(err)
+					}
 				}
 				work.batch.Release()
 			}
 		})
 	}
-	total := offsets(ranges)
 	started := time.Now()
 	results, err := j.each(ctx, ranges, func(b *stream.Batch) error {
 		if len(b.Records) == 0 {
@@ -253,9 +221,6 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 			return context.Cause(ctx)
 		}
 		j.report(readProgress(h.read, total, started), false)
-		if rows.Load() > fits {
-			return memoryError(j, fits, h.width)
-		}
 		// Too many rejected records do not end the pass: how many there were, and of what kinds, is then the same every time.
 		return nil
 	})
@@ -263,11 +228,11 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 		close(w.work)
 	}
 	group.Wait()
-	if err == nil && rows.Load() > fits {
-		err = memoryError(j, fits, h.width)
+	if err == nil || errors.Is(err, context.Canceled) {
+		err = cmp.Or(context.Cause(ctx), err)
 	}
 	if err != nil {
-		return nil, err
+		return h, err
 	}
 	j.report(readProgress(h.read, total, started), true)
 	if s := time.Since(started).Seconds(); s > 0 {
@@ -291,10 +256,13 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 	h.summaries = all.summaries()
 	for i := range h.partitions {
 		h.starts = append(h.starts, h.n)
-		h.n += h.partitions[i].n
+		h.n += h.partitions[i].rows.n
 		h.partitions[i].windows = nil
 	}
 	h.starts = append(h.starts, h.n)
+	if err := h.finish(); err != nil {
+		return h, err
+	}
 	j.count(h, results, r)
 	return h, nil
 }
@@ -315,12 +283,11 @@ type decodeWorker struct {
 	statistics statistics
 	row        []float32
 	work       chan decodeWork
-	rows       *atomic.Int64 // shared
-	fits       int64
+	store      *rowStore // shared
 }
 
-func (w *decodeWorker) decode(work decodeWork) {
-	p, width := work.to, len(w.row)
+func (w *decodeWorker) decode(work decodeWork) error {
+	p := work.to
 	for i := range work.batch.Records {
 		rec := &work.batch.Records[i]
 		p.records++
@@ -347,20 +314,23 @@ func (w *decodeWorker) decode(work decodeWork) {
 			p.leave(reason, result.Detail, rec.Offset)
 			continue
 		}
-		if w.rows.Add(1) > w.fits {
-			return
-		}
 		if result.Outcome == events.Partial {
 			p.partial++
 		}
 		if result.Warming {
 			p.warming++
 		}
-		at := p.n % chunkRows * width
-		if at == 0 {
-			p.chunks = append(p.chunks, make([]float32, chunkRows*width))
+		if p.rows.n%timeEvery == 0 {
+			switch {
+			case result.TimeOK:
+				p.times = append(p.times, result.Time)
+			case rec.Time >= 0:
+				p.times = append(p.times, rec.Time)
+			}
 		}
-		copy(p.chunks[len(p.chunks)-1][at:], w.row)
+		if err := p.rows.add(w.store, w.row); err != nil {
+			return err
+		}
 		w.statistics.add(w.row)
 		if w.label != nil {
 			l := unlabelled
@@ -371,14 +341,6 @@ func (w *decodeWorker) decode(work decodeWork) {
 			}
 			p.labels = append(p.labels, l)
 		}
-		if p.n%timeEvery == 0 {
-			switch {
-			case result.TimeOK:
-				p.times = append(p.times, result.Time)
-			case rec.Time >= 0:
-				p.times = append(p.times, rec.Time)
-			}
-		}
-		p.n++
 	}
+	return nil
 }

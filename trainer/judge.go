@@ -1,13 +1,11 @@
 package trainer
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"math"
 	"slices"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -60,33 +58,17 @@ func (j *job) columns(h *history, r *Report) (*columns, error) {
 // scores evaluates the whole history, in row order.
 func (j *job) scores(ctx context.Context, h *history, s kernels.Scorer) ([]float32, error) {
 	scores := make([]float32, h.n)
-	// One piece is one chunk of one partition: rows that lie side by side.
-	type piece struct {
-		rows []float32
-		to   []float32
-	}
-	var pieces []piece
-	for p := range h.partitions {
-		part := &h.partitions[p]
-		for c, chunk := range part.chunks {
-			n := min(part.n-c*chunkRows, chunkRows)
-			from := h.starts[p] + c*chunkRows
-			pieces = append(pieces, piece{chunk[:n*h.width], scores[from : from+n]})
-		}
-	}
-	var next, done atomic.Int64
-	errs := make([]error, j.Threads)
-	var group sync.WaitGroup
+	var done atomic.Int64
+	var failed error
 	finished := make(chan struct{})
-	for t := range errs {
-		group.Go(func() {
-			for i := next.Add(1) - 1; i < int64(len(pieces)) && ctx.Err() == nil && errs[t] == nil; i = next.Add(1) - 1 {
-				errs[t] = s.Score(pieces[i].rows, kernels.Output{Score: pieces[i].to})
-				done.Add(int64(len(pieces[i].to)))
-			}
+	go func() {
+		defer close(finished)
+		failed = h.pass(ctx, j.Threads, func(_, first int, rows []float32) error {
+			to := scores[first : first+len(rows)/h.width]
+			defer done.Add(int64(len(to)))
+			return s.Score(rows, kernels.Output{Score: to})
 		})
-	}
-	go func() { group.Wait(); close(finished) }()
+	}()
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
 	started := time.Now()
@@ -103,10 +85,7 @@ func (j *job) scores(ctx context.Context, h *history, s kernels.Scorer) ([]float
 		select {
 		case <-finished:
 			progress(true)
-			if ctx.Err() != nil {
-				return nil, context.Cause(ctx)
-			}
-			return scores, cmp.Or(errs...)
+			return scores, failed
 		case <-tick.C:
 			progress(false)
 		}
@@ -148,7 +127,9 @@ func (j *job) judge(ctx context.Context, h *history, f *fitted, r *Report) error
 	ties := above0 - below
 
 	m := &model.Model{Program: f.program, Spec: h.spec, Threshold: threshold, Quantiles: model.Quantiles(sorted)}
-	m.SelfTest = selfTest(h, scores)
+	if m.SelfTest, err = selfTest(h, scores); err != nil {
+		return err
+	}
 	metrics := map[string]float64{
 		"rate_used": used, "share_above": float64(above) / float64(n), "ties": float64(ties) / float64(n), "median_score": median,
 	}
@@ -209,7 +190,7 @@ const (
 
 // selfTest picks rows that together walk every path of the program: evenly spread ones, the highest scores (clips,
 // saturated units), and some with missing values. All stand in history order.
-func selfTest(h *history, scores []float32) model.SelfTest {
+func selfTest(h *history, scores []float32) (t model.SelfTest, err error) {
 	picked := map[int]bool{}
 	finite := func(g int) bool { s := float64(scores[g]); return !math.IsNaN(s) && !math.IsInf(s, 0) }
 	take := func(g int) {
@@ -234,14 +215,12 @@ func selfTest(h *history, scores []float32) model.SelfTest {
 	for _, g := range highest {
 		take(g)
 	}
-	var holes []int32
-	for g := range h.n {
-		if slices.ContainsFunc(h.row(g), func(v float32) bool { return v != v }) {
-			holes = append(holes, int32(g))
-		}
+	holes, err := h.withMissing(selfTestMissing)
+	if err != nil {
+		return t, err
 	}
-	for _, g := range spread(holes, selfTestMissing) {
-		take(int(g))
+	for _, g := range holes {
+		take(g)
 	}
 	// The first of ever finer grids that fills the rest: no row twice, ends included where they fit.
 	for parts := selfTestRows; len(picked) < min(selfTestRows, h.n) && parts <= 4*max(h.n, selfTestRows); parts *= 2 {
@@ -249,17 +228,20 @@ func selfTest(h *history, scores []float32) model.SelfTest {
 			take(int(int64(i) * int64(h.n) / int64(parts)))
 		}
 	}
-	var t model.SelfTest
 	rows := make([]int, 0, len(picked))
 	for g := range picked {
 		rows = append(rows, g)
 	}
 	slices.Sort(rows)
-	for _, g := range rows {
-		t.Rows = append(t.Rows, slices.Clone(h.row(g)))
+	flat, err := h.gather(rows, nil)
+	for i, g := range rows {
+		if err != nil {
+			break
+		}
+		t.Rows = append(t.Rows, flat[i*h.width:(i+1)*h.width])
 		t.Scores = append(t.Scores, scores[g])
 	}
-	return t
+	return t, err
 }
 
 // warnings are what a reader should not miss.

@@ -10,7 +10,7 @@ import (
 	"github.com/lapwing-stream/lapwing/registry"
 )
 
-// Report says what a run did. Everything but Seconds and the rates is the same for the same seed, data and engine.
+// Report says what a run did. Everything but Seconds, Spilled and the rates is the same for the same seed, data and engine.
 type Report struct {
 	Topic, Name, Alias string
 	Cluster            string // Kafka cluster id
@@ -50,6 +50,7 @@ type Report struct {
 	Seconds          Seconds
 	RecordsPerSecond float64 // read
 	SamplesPerSecond float64 // fitted
+	Spilled          int64   // bytes of rows that max_memory had no room for
 }
 
 // Seconds is where the time went. Sample is part of Read.

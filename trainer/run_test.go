@@ -509,19 +509,6 @@ func TestInfiniteValuesAreLeftOut(t *testing.T) {
 	}
 }
 
-func TestMaxMemoryNamesTheRowsThatFit(t *testing.T) {
-	b := newBench(t)
-	b.topic("t", 2, values(2, machine(15, 3000)...)...)
-	o := quick("t")
-	o.MaxMemory = 28 * 1234 // 4 columns of 4 bytes, and 12
-	_, err := b.run(o)
-	if !errors.Is(err, ErrMemory) || !strings.Contains(err.Error(), "holds 1234 rows of 4 columns") {
-		t.Errorf("%v", err)
-	}
-	o.MaxMemory = 28 * 3000
-	b.mustRun(o)
-}
-
 // What is produced during the read is not part of the run; given the same ends, the same set is read.
 func TestEndIsFixedOnce_Case1_03(t *testing.T) {
 	b := newBench(t)

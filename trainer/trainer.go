@@ -58,7 +58,8 @@ type Options struct {
 
 	AlarmRate   float64 // share of the history that may score above the threshold, 0 to 0.5; default 0.0001
 	MinRows     int     // fewer usable rows than this are refused, rows; default 100
-	MaxMemory   int64   // held rows, bytes; default 1 GiB
+	MaxMemory   int64   // rows and what belongs to each of them, bytes; more rows go to a file; default 1 GiB; never changes the result
+	SpillDir    string  // where that file is, folder; "" takes the system's for temporary files; default ""
 	MaxRejected float64 // share of records that may be undecodable, 0 to 1; default 0.05
 	MaxLost     float64 // share of offsets that retention may delete during the read, 0 to 1; default 0.05
 	Threads     int     // decoding, fitting and judging, goroutines; 0 takes all CPUs; default 0; never changes the result
@@ -170,6 +171,10 @@ func Run(ctx context.Context, d Deps, o Options) (*Report, error) {
 
 	started := time.Now()
 	h, err := j.read(ctx, r)
+	if h != nil {
+		defer h.store.close()
+		r.Spilled = h.store.spilled()
+	}
 	if err != nil {
 		return nil, err
 	}

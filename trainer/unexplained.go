@@ -7,8 +7,11 @@ import (
 	"github.com/lapwing-stream/lapwing/kernels"
 )
 
-// worstRows bounds what looking for badly reconstructed features costs.
-const worstRows = 8192
+const (
+	// worstRows bounds what looking for badly reconstructed features costs.
+	worstRows  = 8192
+	worstBatch = 512 // of those at once
+)
 
 // worst names the fields that the network explains least: the share of each one's variance that is residual, on the
 // scale on which the network works. The residual is taken from the reconstruction and not from the contributions, since
@@ -23,13 +26,17 @@ func worst(h *history, p *kernels.Program, s kernels.Scorer) ([]FieldFit, error)
 	fields := h.spec.ColumnFields()
 	residual := make([]float64, len(h.spec.Fields))
 	sum, squares := make([]float64, h.width), make([]float64, h.width)
-	rows := make([]float32, 0, chunkRows*h.width)
-	rebuilt := make([]float32, chunkRows*h.width)
-	for from := 0; from < n; from += chunkRows {
-		m := min(n-from, chunkRows)
-		rows = rows[:0]
+	var rows []float32
+	var err error
+	numbers := make([]int, min(n, worstBatch))
+	rebuilt := make([]float32, len(numbers)*h.width)
+	for from := 0; from < n; from += worstBatch {
+		m := min(n-from, worstBatch)
 		for i := range m {
-			rows = append(rows, h.row(int(int64(from+i)*int64(h.n)/int64(n)))...)
+			numbers[i] = int(int64(from+i) * int64(h.n) / int64(n))
+		}
+		if rows, err = h.gather(numbers[:m], rows); err != nil {
+			return nil, err
 		}
 		if err := s.Score(rows, kernels.Output{Reconstruction: rebuilt[:m*h.width]}); err != nil {
 			return nil, err

@@ -45,7 +45,8 @@ type PyroscopeConfig struct {
 // TrainConfig is the section of `lapwing train`.
 type TrainConfig struct {
 	Engine       string  `yaml:"engine" default:"auto" oneof:"auto|cpu|gorgonia" doc:"what computes: auto takes the fastest that works here and says which; a named one never falls back"`
-	MaxMemory    Size    `yaml:"max_memory" default:"1GiB" min:"1048576" unit:"size" doc:"memory for the history's rows; a history that does not fit stops the training with the number of rows that would"`
+	MaxMemory    Size    `yaml:"max_memory" default:"1GiB" min:"1048576" unit:"size" doc:"memory for the history's rows; those beyond it go to a file in spill_dir, and the model is the same"`
+	SpillDir     string  `yaml:"spill_dir" default:"" unit:"folder" doc:"where that file is, which is gone when training ends, however it ends; empty: the system's folder for temporary files"`
 	MaxRejected  Share   `yaml:"max_rejected" default:"5%" min:"0" max:"1" unit:"share" doc:"training stops when more of the records than this cannot be read"`
 	MaxLost      Share   `yaml:"max_lost" default:"5%" min:"0" max:"1" unit:"share" doc:"training stops when retention deletes more of the history than this while it is read"`
 	MinRows      int     `yaml:"min_rows" default:"100" min:"1" unit:"rows" doc:"fewest usable rows to train on"`

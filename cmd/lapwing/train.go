@@ -78,7 +78,7 @@ func trainOptions(o *trainFlags, c *TrainConfig) (trainer.Options, error) {
 	t.Layers, t.Epochs, t.BatchSize, t.LearningRate, t.Patience, t.Seed = c.Layers, c.Epochs, c.BatchSize, c.LearningRate, c.Patience, c.Seed
 	t.AlarmRate, t.MinRows, t.MaxMemory, t.MaxRejected, t.MaxLost, t.Threads = c.AlarmRate, c.MinRows, int64(c.MaxMemory), float64(c.MaxRejected), float64(c.MaxLost), c.Threads
 	t.Rolling, t.RollingKeys = c.Rolling, c.RollingKeys
-	t.DryRun = o.dryRun
+	t.SpillDir, t.DryRun = c.SpillDir, o.dryRun
 	if o.spec != "" {
 		spec, err := events.ReadSpec(o.spec)
 		if err != nil {
