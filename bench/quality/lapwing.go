@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
-	"io"
 	"log/slog"
 	"math"
 	"time"
@@ -21,10 +20,9 @@ import (
 
 // Names of what a split leaves on its broker.
 const (
-	historyTopic = "history"
-	liveTopic    = "live"
-	modelName    = "quality"
-	partitions   = 6 // of a topic whose rows have no order; a series has one
+	topicName  = "rows"
+	modelName  = "quality"
+	partitions = 6 // of a topic whose rows have no order; a series has one
 )
 
 // broker is an embedded broker with a client, for one split: nothing of another one is on it.
@@ -59,8 +57,8 @@ func (b *broker) registry() *registry.Registry {
 }
 
 // fill makes a topic of rows and gives each row's place. Retention is off: event times may lie years back.
-func (b *broker) fill(ctx context.Context, topic string, rows []row, partitions int) ([]place, error) {
-	if _, err := b.client.CreateTopic(ctx, stream.TopicSpec{Name: topic, Partitions: partitions, AnyTime: true, Config: map[string]string{"retention.ms": "-1"}}); err != nil {
+func (b *broker) fill(ctx context.Context, rows []row, partitions int) ([]place, error) {
+	if _, err := b.client.CreateTopic(ctx, stream.TopicSpec{Name: topicName, Partitions: partitions, AnyTime: true, Config: map[string]string{"retention.ms": "-1"}}); err != nil {
 		return nil, err
 	}
 	p, err := b.client.Producer(ctx, stream.ProducerOptions{Linger: 5 * time.Millisecond})
@@ -84,7 +82,7 @@ func (b *broker) fill(ctx context.Context, topic string, rows []row, partitions 
 		if at == events.NoTime {
 			at = int64(i) * 1000 // a second apart: the clock of this machine is no part of a measurement
 		}
-		batch = append(batch, stream.Record{Topic: topic, Partition: int32(to), Key: r.key, Value: r.value, Time: at})
+		batch = append(batch, stream.Record{Topic: topicName, Partition: int32(to), Key: r.key, Value: r.value, Time: at})
 		if len(batch) == cap(batch) || i == len(rows)-1 {
 			if err := p.Produce(ctx, batch); err != nil {
 				p.Close(ctx)
@@ -106,38 +104,41 @@ type place struct {
 type subject struct {
 	threads   int
 	alarmRate float64
+	rolling   int  // records of a key that the features look back on; 0 = none
 	ordered   bool // the rows' order means something: one partition keeps it
 	key, time string
 	each      func(*trainer.Options)
 }
 
-// learned is a model as it lies in the model topic, and what it says of a split.
+// learned is what a model, as it lies in the model topic, says of a split.
 type learned struct {
-	report    *trainer.Report
-	model     *model.Model
 	history   []float64 // scores of the rows that it was trained on, in their order
 	live      []float64 // of the others
 	threshold float64   // as stored
-	seconds   float64   // training from the topic and scoring the other rows
+	seconds   float64   // from the first record read to the last score
 }
 
 // learn takes a split the whole way: rows into a topic, a model out of its history and into the model topic, the model
-// from there, and the scores of what it has not seen from the code that serves a stream.
+// from there, and scores from the code that serves a stream. History and what follows share the topic, as they do
+// where a model is served, so that features which look back find the history's last records.
 func (b *broker) learn(ctx context.Context, s *split, how subject) (*learned, error) {
 	n := partitions
 	if how.ordered {
 		n = 1
 	}
-	was, err := b.fill(ctx, historyTopic, s.train, n)
+	places, err := b.fill(ctx, append(s.train[:len(s.train):len(s.train)], s.test...), n)
 	if err != nil {
 		return nil, err
 	}
-	is, err := b.fill(ctx, liveTopic, s.test, n)
-	if err != nil {
-		return nil, err
+	ranges := make([]stream.Range, n) // the history's
+	for i := range ranges {
+		ranges[i].Partition = int32(i)
+	}
+	for _, at := range places[:len(s.train)] {
+		ranges[at.partition].To = at.offset + 1
 	}
 	o := trainer.Defaults()
-	o.Topic, o.Model, o.Key, o.Time, o.Seed, o.Threads = historyTopic, modelName, how.key, how.time, s.seed, how.threads
+	o.Topic, o.Model, o.Key, o.Time, o.Seed, o.Threads, o.Rolling, o.Ranges = topicName, modelName, how.key, how.time, s.seed, how.threads, how.rolling, ranges
 	o.MinRows = 10 // some public sets are smaller than any real history
 	if how.alarmRate > 0 {
 		o.AlarmRate = how.alarmRate
@@ -145,46 +146,41 @@ func (b *broker) learn(ctx context.Context, s *split, how subject) (*learned, er
 	if how.each != nil {
 		how.each(&o)
 	}
-	l := &learned{}
 	started := time.Now()
-	l.report, err = trainer.Run(ctx, trainer.Deps{Client: b.client, Registry: b.registry(), Engine: b.engine, Log: slog.New(slog.DiscardHandler)}, o)
-	if err != nil {
+	if _, err := trainer.Run(ctx, trainer.Deps{Client: b.client, Registry: b.registry(), Engine: b.engine, Log: slog.New(slog.DiscardHandler)}, o); err != nil {
 		return nil, err
 	}
 	manifest, data, err := b.registry().Get(ctx, registry.Ref{Name: modelName, Alias: registry.Live})
 	if err != nil {
 		return nil, err
 	}
-	if l.model, err = model.Decode(data); err != nil {
+	m, err := model.Decode(data)
+	if err != nil {
 		return nil, err
 	}
-	l.threshold = l.model.Threshold
-	if l.live, err = b.scores(ctx, liveTopic, is, manifest, data); err != nil {
+	scores, err := b.scores(ctx, places, manifest, data)
+	if err != nil {
 		return nil, err
 	}
-	l.seconds = time.Since(started).Seconds()
-	l.history, err = b.scores(ctx, historyTopic, was, manifest, data)
-	return l, err
+	return &learned{scores[:len(s.train)], scores[len(s.train):], m.Threshold, time.Since(started).Seconds()}, nil
 }
 
 // scored is the part of a score record that is judged.
 type scored struct {
-	Partition int32    `json:"partition"`
-	Offset    int64    `json:"offset"`
-	Score     *float64 `json:"score"`
+	Score *float64 `json:"score"`
 }
 
-// scores reads a topic through the code of serve and gives the score of each place: +Inf where serve calls a record
+// scores reads the topic through the code of serve and gives the score of each place: +Inf where serve calls a record
 // an anomaly without a number. A record without a score is an error, since the files' rows are sound.
-func (b *broker) scores(ctx context.Context, topic string, places []place, m registry.Manifest, data []byte) ([]float64, error) {
-	ranges, err := b.client.Ranges(ctx, topic)
+func (b *broker) scores(ctx context.Context, places []place, m registry.Manifest, data []byte) ([]float64, error) {
+	ranges, err := b.client.Ranges(ctx, topicName)
 	if err != nil {
 		return nil, err
 	}
 	found := make(map[place]float64, len(places))
 	// One partition after the other, since a score record made outside of a stream names a line and no partition.
 	for _, r := range ranges {
-		h, err := b.client.ReadRanges(ctx, topic, []stream.Range{r}, stream.HistoryOptions{})
+		h, err := b.client.ReadRanges(ctx, topicName, []stream.Range{r}, stream.HistoryOptions{})
 		if err != nil {
 			return nil, err
 		}
@@ -198,7 +194,7 @@ func (b *broker) scores(ctx context.Context, topic string, places []place, m reg
 	for i, at := range places {
 		s, ok := found[at]
 		if !ok {
-			return nil, fmt.Errorf("topic %s, partition %d, offset %d has no score", topic, at.partition, at.offset)
+			return nil, fmt.Errorf("topic %s, partition %d, offset %d has no score", topicName, at.partition, at.offset)
 		}
 		out[i] = s
 	}
@@ -223,7 +219,7 @@ func (b *broker) partitionScores(ctx context.Context, h *stream.History, partiti
 		return e, nil
 	}
 	_, err := server.ScoreBounded(ctx, server.BoundedOptions{
-		Data: data, Ref: registry.Ref{Name: m.Name, Version: m.Version}, Engine: b.engine, Source: liveTopic,
+		Data: data, Ref: registry.Ref{Name: m.Name, Version: m.Version}, Engine: b.engine, Source: topicName,
 	}, next, func(s *server.Scored) error {
 		if s.Reason != "" {
 			return fmt.Errorf("partition %d, offset %d has no score: %s %s", partition, s.Line, s.Reason, s.Detail)
@@ -239,8 +235,5 @@ func (b *broker) partitionScores(ctx context.Context, h *stream.History, partiti
 		to[place{partition, int64(s.Line)}] = score
 		return nil
 	})
-	if err == io.EOF {
-		return nil
-	}
 	return err
 }

@@ -46,8 +46,13 @@ type set struct {
 }
 
 // ordered says that rows follow each other in time and must not be shuffled.
-func (e *entry) ordered() bool {
-	return strings.HasPrefix(e.Order, "time") || strings.HasPrefix(e.Order, "by ") || e.Key != ""
+func (s *set) ordered() bool {
+	return strings.HasPrefix(s.Test.Order, "time") || strings.HasPrefix(s.Test.Order, "by ") || s.Test.Key != ""
+}
+
+// clean says that a series comes with rows set apart to learn what is normal from.
+func (s *set) clean() bool {
+	return s.ordered() && strings.Contains(s.Test.Kind, "series") && (s.Train != nil || s.Test.first() > 0)
 }
 
 // first is the number of leading rows that the manifest sets apart to train on; 0: none.

@@ -90,6 +90,9 @@ type Report struct {
 	Sets []Set           `json:"sets"`
 	Mean map[string]Mean `json:"mean"` // by subject, over the sets above
 
+	Alarms []Alarms `json:"alarms,omitempty"` // whether a rate that was asked for is the rate that comes
+	Series []Series `json:"series,omitempty"` // at the stored threshold, files of a collection pooled
+
 	Machine    string            `json:"machine"`
 	Splits     int               `json:"splits"`
 	Threads    int               `json:"threads"`
@@ -125,6 +128,8 @@ type run struct {
 	Options
 	report *Report
 	peers  *peers // nil: none wanted
+	alarms alarmCounts
+	series seriesCounts
 }
 
 // Run measures what o asks for. A set or a peer that fails is a row that says so; only what makes all figures
@@ -155,6 +160,8 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		r.report.Versions = r.peers.versions
 	}
 	r.report.mean()
+	r.report.Alarms = r.alarms.report()
+	r.report.Series = r.series.report()
 	return r.report, nil
 }
 
@@ -179,6 +186,14 @@ func (r *run) set(ctx context.Context, s *set, nth, of int) error {
 			return fmt.Errorf("%s: %w", s.Name, err)
 		}
 	}
+	if s.ordered() {
+		err = r.rolled(ctx, s, &splits[0])
+	} else {
+		err = r.normalOnly(ctx, s, &splits[0])
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.Name, err)
+	}
 	for name, list := range got {
 		out.Subjects[name] = meanOf(list)
 	}
@@ -186,18 +201,20 @@ func (r *run) set(ctx context.Context, s *set, nth, of int) error {
 	return nil
 }
 
-// split measures every subject on one split.
-func (r *run) split(ctx context.Context, s *set, sp *split, to map[string][]Metrics) error {
+// learn runs Lapwing on a split, on a broker of its own.
+func (r *run) learn(ctx context.Context, sp *split, how subject) (*learned, error) {
 	b, err := newBroker(ctx, r.Engine)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	truth := make([]bool, len(sp.test))
-	for i := range sp.test {
-		truth[i] = sp.test[i].anomalous
-	}
-	l, err := b.learn(ctx, sp, r.subject(s))
-	b.close()
+	defer b.close()
+	return b.learn(ctx, sp, how)
+}
+
+// split measures every subject on one split.
+func (r *run) split(ctx context.Context, s *set, sp *split, to map[string][]Metrics) error {
+	truth := sp.truth()
+	l, err := r.learn(ctx, sp, r.subject(s))
 	var m Metrics
 	switch {
 	case ctx.Err() != nil:
@@ -207,6 +224,9 @@ func (r *run) split(ctx context.Context, s *set, sp *split, to map[string][]Metr
 	default:
 		m = measure(l.live, truth, l.threshold)
 		m.Seconds = value(l.seconds)
+		if s.clean() {
+			r.series.add(s.Collection, 0, l, truth)
+		}
 	}
 	r.took(Lapwing, &m)
 	to[Lapwing] = append(to[Lapwing], m)
@@ -240,7 +260,7 @@ func (r *run) took(name string, m *Metrics) {
 // subject is how Lapwing runs on a set: by default with nothing set but what the columns are.
 func (r *run) subject(s *set) subject {
 	return subject{
-		threads: r.Threads, alarmRate: r.Rate, ordered: s.Test.ordered(), key: s.Test.Key, time: s.Test.clock(), each: r.Train,
+		threads: r.Threads, alarmRate: r.Rate, ordered: s.ordered(), key: s.Test.Key, time: s.Test.clock(), each: r.Train,
 	}
 }
 

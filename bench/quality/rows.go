@@ -132,6 +132,15 @@ type split struct {
 	train, test []row
 }
 
+// truth tells which rows of the judged ones are anomalous.
+func (s *split) truth() []bool {
+	t := make([]bool, len(s.test))
+	for i := range s.test {
+		t[i] = s.test[i].anomalous
+	}
+	return t
+}
+
 // splits divides the rows. Rows in time order give one split: the rows set apart to train on, else the first 60 %,
 // and what follows. Others are shuffled anew for each split. History is never cleaned by the labels.
 func (s *set) splits(dir string, n int) (list []split, rows []row, rejected int, err error) {
@@ -147,7 +156,7 @@ func (s *set) splits(dir string, n int) (list []split, rows []row, rejected int,
 		}
 		rejected += more
 		rows = append(append(make([]row, 0, len(train)+len(test)), train...), test...)
-		if s.Test.ordered() {
+		if s.ordered() {
 			return []split{{1, latest(train), test}}, rows, rejected, nil
 		}
 		for i := range n {
@@ -155,7 +164,7 @@ func (s *set) splits(dir string, n int) (list []split, rows []row, rejected int,
 		}
 		return list, rows, rejected, nil
 	}
-	if s.Test.ordered() {
+	if s.ordered() {
 		at := s.Test.first()
 		if at <= 0 || at >= len(rows) {
 			at = len(rows) * 6 / 10

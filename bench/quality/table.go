@@ -117,6 +117,31 @@ func (r *Report) tables() []table {
 		}
 		out = append(out, t)
 	}
+	return append(out, r.sideTables()...)
+}
+
+// sideTables are about alarms: whether as many come as were asked for, and what they find in series.
+func (r *Report) sideTables() (out []table) {
+	if len(r.Series) > 0 {
+		t := table{title: "series after a clean history, files pooled, row by row without point adjustment", left: 3}
+		t.add("collection", "looking back", "threshold", "files", "mean AUC", "F1", "recall", "precision", "false alarm rate")
+		for _, s := range r.Series {
+			back := "no"
+			if s.Rolling > 0 {
+				back = fmt.Sprintf("%d records", s.Rolling)
+			}
+			t.add(s.Collection, back, s.Rule, strconv.Itoa(s.Files), digits(s.AUC), digits(s.F1), digits(s.Recall), digits(s.Precision), digits(s.FalseRate))
+		}
+		out = append(out, t)
+	}
+	if len(r.Alarms) > 0 {
+		t := table{title: "alarms on normal rows, after a history of normal rows in random order", left: 1}
+		t.add("asked", "history of at least", "sets", "within a factor 2", "share")
+		for _, a := range r.Alarms {
+			t.add(strconv.FormatFloat(100*a.Rate, 'g', 3, 64)+"%", count(a.Least)+" rows", strconv.Itoa(a.Sets), strconv.Itoa(a.Within), digits(value(float64(a.Within)/float64(a.Sets))))
+		}
+		out = append(out, t)
+	}
 	return out
 }
 

@@ -50,6 +50,11 @@ func reported() *Report {
 		},
 	}
 	r.mean()
+	r.Alarms = []Alarms{{Rate: .01, Least: 1000, Sets: 10, Within: 9}, {Rate: .001, Least: 10_000, Sets: 4, Within: 3}}
+	r.Series = []Series{
+		{Collection: "skab", Files: 26, Rule: "stored", AUC: value(.82), F1: value(.5), Recall: value(.4), Precision: value(.7), FalseRate: value(.01)},
+		{Collection: "skab", Files: 26, Rolling: 10, Rule: "stored", AUC: value(.88)},
+	}
 	return r
 }
 
