@@ -39,6 +39,7 @@ type Lineage struct {
 	Parent     string             `json:"parent,omitempty"` // digest of the model it was derived from
 	Metrics    map[string]float64 `json:"metrics"`          // validation_loss, rate_used, share_above, ties, average_precision, …
 	Curve      []Epoch            `json:"curve"`
+	Usual      map[string]Range   `json:"usual,omitempty"` // by number field: between the outermost of its values in the history
 	Notes      []ColumnNote       `json:"notes,omitempty"` // what was done to columns, and fields left out with the reason
 }
 
@@ -67,6 +68,9 @@ type Epoch struct {
 	Validation float64 `json:"validation"`
 	Rate       float64 `json:"rate"`
 }
+
+// Range is from the least to the greatest, raw units.
+type Range [2]float32
 
 // ColumnNote says something about one field or column.
 type ColumnNote struct {

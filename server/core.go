@@ -162,7 +162,7 @@ func (m *micro) top(it *item) []Share {
 	if it.status == StatusNotFinite {
 		for f, columns := range live.columns {
 			if math.IsInf(float64(row[columns.from]), 0) {
-				m.shares = append(m.shares, Share{Feature: live.model.Spec.Fields[f].Name})
+				m.shares = append(m.shares, Share{Feature: live.model.Spec.Fields[f].Name, Usual: live.usual[f]})
 			}
 		}
 		for i := range m.shares {
@@ -200,6 +200,7 @@ func (m *micro) top(it *item) []Share {
 			Value:    live.value(best, row[c.from:c.to]),
 			Expected: live.value(best, expected[c.from:c.to]),
 			Share:    m.byPart[best] / float64(it.score),
+			Usual:    live.usual[best],
 		})
 		m.byPart[best] = 0
 	}

@@ -77,11 +77,13 @@ func TestScoredGolden(t *testing.T) {
 }
 
 func TestContributionsAll(t *testing.T) {
-	data := testModel(t, plainSpec, 1, 5)
-	lines, _ := scoreTexts(t, BoundedOptions{Data: data, Contributions: ContributionsAll}, `{"x":3,"y":4}`, `{"x":0,"y":0}`)
+	// The usual range stands beside the value where the model knows it, also of what is not finite.
+	data := testModel(t, plainSpec, 1, 5, func(m *model.Model) { m.Lineage.Usual = map[string]model.Range{"y": {-1.5, 2}} })
+	lines, _ := scoreTexts(t, BoundedOptions{Data: data, Contributions: ContributionsAll}, `{"x":3,"y":4}`, `{"x":0,"y":0}`, `{"x":0,"y":1e99}`)
 	for i, want := range []string{
-		`"score":5,"percentile":100.0,"anomaly":false,"status":"ok","top":[{"feature":"y","value":4,"expected":0,"share":0.64},{"feature":"x","value":3,"expected":0,"share":0.36}]}`,
+		`"score":5,"percentile":100.0,"anomaly":false,"status":"ok","top":[{"feature":"y","value":4,"expected":0,"usual":[-1.5,2],"share":0.64},{"feature":"x","value":3,"expected":0,"share":0.36}]}`,
 		`"score":0,"percentile":0.0,"anomaly":false,"status":"ok","top":[]}`,
+		`"status":"not_finite","top":[{"feature":"y","value":null,"expected":null,"usual":[-1.5,2],"share":1}]}`,
 	} {
 		if !strings.HasSuffix(lines[i], want) {
 			t.Errorf("got  %s\nwant …%s", lines[i], want)

@@ -31,6 +31,7 @@ type liveModel struct {
 	decoder  *events.Decoder // to be cloned: a decoder is for one goroutine
 	width    int
 	columns  []columnRange
+	usual    []*model.Range // by field; nil where the model does not say
 	digits   int
 	keyOf    func(value []byte) []byte // key of a record that has none; valid until the next call; nil = no field stands for it
 	since    time.Time                 // when it began to serve
@@ -80,6 +81,13 @@ func loadModel(engine kernels.Engine, data []byte, needs modelNeeds) (*liveModel
 	l := &liveModel{
 		model: m, scorer: scorer, decoder: decoder, width: m.Program.Width,
 		columns: columnRanges(&m.Spec), digits: percentDigits(m.Lineage.Rows.Used),
+	}
+	for i := range m.Spec.Fields {
+		var usual *model.Range
+		if r, ok := m.Lineage.Usual[m.Spec.Fields[i].Name]; ok {
+			usual = &r
+		}
+		l.usual = append(l.usual, usual)
 	}
 	if needs.key == "" {
 		needs.key = m.Spec.Key

@@ -6,9 +6,12 @@ import (
 	"strconv"
 	"time"
 	"unicode/utf8"
+
+	"github.com/lapwing-stream/lapwing/model"
 )
 
-// recordVersion is the "v" of score and alert records; a change of their fields bumps it.
+// recordVersion is the "v" of score and alert records; a change of what a field means bumps it, a new field does
+// not: readers pass over what they do not know.
 const recordVersion = '1'
 
 // ScoreStatus says how far a score can be relied upon.
@@ -45,8 +48,9 @@ const (
 type Share struct {
 	Feature  string
 	Value    Value
-	Expected Value   // what the model would have made of the row
-	Share    float64 // contribution of the field's columns / score, 0 to 1; NaN prints as null
+	Expected Value        // what the model would have made of the row
+	Share    float64      // contribution of the field's columns / score, 0 to 1; NaN prints as null
+	Usual    *model.Range // of a number, in the model's history; nil where the model does not say: not printed
 }
 
 // ScoreRecord is one record of a scores topic. FORMATS, "T.scores", is its contract.
@@ -202,6 +206,13 @@ func appendShares(b []byte, top []Share) []byte {
 		b = appendValue(b, top[i].Value)
 		b = append(b, `,"expected":`...)
 		b = appendValue(b, top[i].Expected)
+		if u := top[i].Usual; u != nil {
+			b = append(b, `,"usual":[`...)
+			b = appendFloat32(b, u[0])
+			b = append(b, ',')
+			b = appendFloat32(b, u[1])
+			b = append(b, ']')
+		}
 		b = append(b, `,"share":`...)
 		b = appendFloat64(b, math.Round(top[i].Share*1e4)/1e4)
 		b = append(b, '}')

@@ -11,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/lapwing-stream/lapwing/model"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")
@@ -38,9 +40,9 @@ func TestScoreRecordGolden(t *testing.T) {
 		Model: "cars", Version: 7, Topic: "cars", Partition: 3, Offset: 1234, Key: []byte("car-17"),
 		Time: 1795615200000, TimeOK: true, Score: 1.83, Percentile: 99.97, Digits: 2, Anomaly: true, WithTop: true,
 		Top: []Share{
-			{"coolant_temp", Value{Kind: NumberValue, Number: 118.2}, Value{Kind: NumberValue, Number: 91.4}, .61},
-			{"gear", Value{Kind: TextValue, Text: "r"}, Value{Kind: TextValue, Text: "d"}, .2},
-			{"doors_shut", Value{Kind: BooleanValue, Number: 0}, Value{Kind: BooleanValue, Number: .97}, 1. / 3},
+			{"coolant_temp", Value{Kind: NumberValue, Number: 118.2}, Value{Kind: NumberValue, Number: 91.4}, .61, nil},
+			{"gear", Value{Kind: TextValue, Text: "r"}, Value{Kind: TextValue, Text: "d"}, .2, nil},
+			{"doors_shut", Value{Kind: BooleanValue, Number: 0}, Value{Kind: BooleanValue, Number: .97}, 1. / 3, nil},
 		},
 	}
 	with := func(f func(*ScoreRecord)) ScoreRecord { r := base; f(&r); return r }
@@ -69,7 +71,7 @@ func TestAlertRecordGolden(t *testing.T) {
 	base := AlertRecord{
 		ID: "cars/cars/3/1230", State: AlertRaised, Reason: ReasonAnomaly, Since: 1795615190000, SinceOK: true,
 		Time: 1795615200000, TimeOK: true, Score: 1.83, Threshold: 1.25, Version: 7,
-		Top:   []Share{{"coolant_temp", Value{Kind: NumberValue, Number: 118.2}, Value{Kind: NumberValue, Number: 91.4}, .61}},
+		Top:   []Share{{"coolant_temp", Value{Kind: NumberValue, Number: 118.2}, Value{Kind: NumberValue, Number: 91.4}, .61, &model.Range{80.5, 99}}},
 		Topic: "cars", Partition: 3, Offset: 1234,
 	}
 	with := func(f func(*AlertRecord)) AlertRecord { r := base; f(&r); return r }
@@ -90,14 +92,14 @@ func TestAlertRecordGolden(t *testing.T) {
 func FuzzScoreRecord(f *testing.F) {
 	f.Add("cars", "cars", []byte("car-17"), int64(1795615200000), float32(1.83), 99.97, uint8(2), "coolant_temp", float32(1), .5, "d")
 	f.Add("", "\xff", []byte{0xff}, int64(math.MinInt64), float32(math.Inf(-1)), math.NaN(), uint8(200), "\x00\u2028\U0001f600", float32(math.NaN()), math.Inf(1), "\x7f\"\\/<>&")
-	f.Fuzz(func(t *testing.T, model, topic string, key []byte, ms int64, score float32, percentile float64, digits uint8, feature string, value float32, share float64, text string) {
+	f.Fuzz(func(t *testing.T, name, topic string, key []byte, ms int64, score float32, percentile float64, digits uint8, feature string, value float32, share float64, text string) {
 		r := ScoreRecord{
-			Model: model, Version: int(digits), Topic: topic, Partition: int32(digits), Offset: ms, Key: key,
+			Model: name, Version: int(digits), Topic: topic, Partition: int32(digits), Offset: ms, Key: key,
 			Time: ms, TimeOK: digits%2 == 0, Score: score, Percentile: percentile, Digits: int(digits % 8),
 			Anomaly: digits%3 == 0, Status: ScoreStatus(digits % 3), WithTop: true,
 			Top: []Share{
-				{feature, Value{Kind: NumberValue, Number: value}, Value{Kind: TextValue, Text: text}, share},
-				{text, Value{Kind: BooleanValue, Number: value}, Value{}, share},
+				{feature, Value{Kind: NumberValue, Number: value}, Value{Kind: TextValue, Text: text}, share, &model.Range{value, 1}},
+				{text, Value{Kind: BooleanValue, Number: value}, Value{}, share, nil},
 			},
 		}
 		got := r.AppendJSON(nil)
@@ -122,8 +124,8 @@ func FuzzScoreRecord(f *testing.F) {
 		if !utf8.Valid(got) {
 			t.Fatalf("not UTF-8: %q", got)
 		}
-		if back.Model != strings.ToValidUTF8(eachInvalid(model), "\uFFFD") || back.Offset != ms {
-			t.Errorf("model %q offset %d read back as %q, %d", model, ms, back.Model, back.Offset)
+		if back.Model != strings.ToValidUTF8(eachInvalid(name), "\uFFFD") || back.Offset != ms {
+			t.Errorf("model %q offset %d read back as %q, %d", name, ms, back.Model, back.Offset)
 		}
 		switch {
 		case key == nil && (back.Key != nil || back.KeyB64 != nil),

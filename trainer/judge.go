@@ -153,7 +153,7 @@ func (j *job) judge(ctx context.Context, h *history, f *fitted, r *Report) error
 	m.Lineage = model.Lineage{
 		Cluster: r.Cluster, Topic: j.Topic, Partitions: r.Ranges, Rows: r.Rows,
 		Engine: j.Engine.Name() + "/" + j.Engine.Level(), Seed: j.Seed,
-		Settings: j.settings(f, &h.spec), Metrics: metrics, Curve: f.curve, Notes: r.Notes,
+		Settings: j.settings(f, &h.spec), Metrics: metrics, Curve: f.curve, Usual: usual(&h.spec, r.Columns), Notes: r.Notes,
 	}
 	r.Model = m
 	r.Warnings = j.warnings(h, r)

@@ -349,8 +349,8 @@ func TestTailLines(t *testing.T) {
 		r    stream.Record
 		want string
 	}{
-		{"score", stream.Record{Value: []byte(`{"v":1,"model":"cars","version":7,"topic":"cars","partition":3,"offset":1,"key":"car-17","time":"2026-11-25T14:00:00.000Z","score":1.83,"percentile":99.97,"anomaly":true,"status":"ok","top":[{"feature":"coolant_temp","value":118.2,"expected":91.4,"share":0.61},{"feature":"mode","value":"run","expected":null,"share":0.2}]}`)},
-			`2026-11-25 14:00:00  car-17             1.83   99.97%  anomaly  cars/7  coolant_temp 118.2, expected 91.4 (61%); mode "run" (20%)`},
+		{"score", stream.Record{Value: []byte(`{"v":1,"model":"cars","version":7,"topic":"cars","partition":3,"offset":1,"key":"car-17","time":"2026-11-25T14:00:00.000Z","score":1.83,"percentile":99.97,"anomaly":true,"status":"ok","top":[{"feature":"coolant_temp","value":118.2,"expected":91.4,"usual":[81.25,99],"share":0.61},{"feature":"mode","value":"run","expected":null,"share":0.2}]}`)},
+			`2026-11-25 14:00:00  car-17             1.83   99.97%  anomaly  cars/7  coolant_temp 118.2, expected 91.4, usual 81.25 to 99 (61%); mode "run" (20%)`},
 		{"score that is none", stream.Record{Value: []byte(`{"v":1,"model":"cars","version":7,"key_b64":"/w==","time":null,"score":null,"percentile":null,"anomaly":true,"status":"not_finite","top":[]}`)},
 			`-                    base64:/w==        null           anomaly  not_finite  cars/7`},
 		{"alert", stream.Record{Key: []byte("cars|cars|car-17"), Value: []byte(`{"v":1,"id":"cars/cars/3/1","state":"raised","reason":"anomaly","since":"2026-11-25T13:59:00.000Z","time":"2026-11-25T14:00:00.000Z","score":2.5,"threshold":1.2,"version":7,"top":[{"feature":"speed","value":7,"expected":27.123456,"share":1}],"source":{"topic":"cars","partition":3,"offset":9}}`)},

@@ -221,10 +221,11 @@ type alertLine struct {
 }
 
 type topOne struct {
-	Feature  string   `json:"feature"`
-	Value    any      `json:"value"`
-	Expected any      `json:"expected"`
-	Share    *float64 `json:"share"`
+	Feature  string    `json:"feature"`
+	Value    any       `json:"value"`
+	Expected any       `json:"expected"`
+	Share    *float64  `json:"share"`
+	Usual    []float64 `json:"usual"`
 }
 
 func isAnomaly(value []byte) bool {
@@ -317,7 +318,7 @@ func (a *app) alertText(al *alertLine, r *stream.Record) string {
 	return line + topText(a.term, al.Top)
 }
 
-// topText names the features that contributed most: coolant_temp 118.2, expected 91.4 (61 %).
+// topText names the features that contributed most: coolant_temp 118.2, expected 91.4, usual 81 to 99 (61 %).
 func topText(t *terminal, top []topOne) string {
 	var parts []string
 	for i, f := range top {
@@ -326,6 +327,9 @@ func topText(t *terminal, top []topOne) string {
 			s = t.paint(bold, s)
 			if f.Expected != nil {
 				s += ", expected " + clean(valueText(f.Expected))
+			}
+			if len(f.Usual) == 2 {
+				s += ", usual " + fourDigits(f.Usual[0]) + " to " + fourDigits(f.Usual[1])
 			}
 		}
 		if f.Share != nil && *f.Share > 0 {
