@@ -56,7 +56,24 @@ func (c *Client) lowHigh(ctx context.Context, tps []TopicPartition, level kafka.
 }
 
 func (c *Client) listOffsets(ctx context.Context, tps []TopicPartition, spec kafka.OffsetSpec, level kafka.IsolationLevel) (map[TopicPartition]int64, error) {
-	out := make(map[TopicPartition]int64, len(tps))
+	found, err := c.find(ctx, tps, spec, level)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[TopicPartition]int64, len(found))
+	for tp, f := range found {
+		out[tp] = f.offset
+	}
+	return out, nil
+}
+
+// found is a place in a partition and the time of the record there, ms since 1970; each -1 where there is none, the time also where
+// the place was not asked for by time.
+type found struct{ offset, time int64 }
+
+// find looks up one place in each partition.
+func (c *Client) find(ctx context.Context, tps []TopicPartition, spec kafka.OffsetSpec, level kafka.IsolationLevel) (map[TopicPartition]found, error) {
+	out := make(map[TopicPartition]found, len(tps))
 	if len(tps) == 0 {
 		return out, nil
 	}
@@ -72,7 +89,7 @@ func (c *Client) listOffsets(ctx context.Context, tps []TopicPartition, spec kaf
 			if info.Error.Code() != kafka.ErrNoError && err == nil {
 				err, where = info.Error, fmt.Sprintf("topic %s, partition %d", *tp.Topic, tp.Partition)
 			}
-			out[TopicPartition{*tp.Topic, tp.Partition}] = int64(info.Offset)
+			out[TopicPartition{*tp.Topic, tp.Partition}] = found{int64(info.Offset), info.Timestamp}
 		}
 		if err == nil && len(out) != len(tps) {
 			err = fmt.Errorf("%d of %d partitions answered", len(out), len(tps))
@@ -125,6 +142,34 @@ func (c *Client) OffsetsForTime(ctx context.Context, topic string, ms int64) (ma
 		}
 	}
 	return out, nil
+}
+
+// Times are the time of the first record that has one and the latest time of any record, over these partitions of topic, ms since
+// 1970; -1 where no record has a time. Brokers older than Kafka 3.0 do not know the latest.
+func (c *Client) Times(ctx context.Context, topic string, partitions []int32) (first, latest int64, err error) {
+	ctx, cancel := withDeadline(ctx)
+	defer cancel()
+	tps := make([]TopicPartition, len(partitions))
+	for i, p := range partitions {
+		tps[i] = TopicPartition{topic, p}
+	}
+	first, latest = -1, -1
+	at, err := c.find(ctx, tps, kafka.NewOffsetSpecForTimestamp(0), kafka.IsolationLevelReadUncommitted)
+	if err != nil {
+		return first, latest, err
+	}
+	for _, f := range at {
+		if f.time >= 0 && (first < 0 || f.time < first) {
+			first = f.time
+		}
+	}
+	if at, err = c.find(ctx, tps, kafka.MaxTimestampOffsetSpec, kafka.IsolationLevelReadUncommitted); err != nil {
+		return first, latest, err
+	}
+	for _, f := range at {
+		latest = max(latest, f.time)
+	}
+	return first, latest, nil
 }
 
 // Committed gives the group's committed offsets of topics; a partition without a commit is absent. It waits for offsets that

@@ -95,7 +95,7 @@ func rejectedError(j *job, r *Report) error {
 		}
 	}
 	return &InputError{
-		What:  fmt.Sprintf("%d of %d records cannot be decoded, more than max_rejected %s: %s", rejects(r.LeftOut), r.Rows.Read, percent(j.MaxRejected), leftOutList(r.LeftOut)),
+		What:  fmt.Sprintf("%d of %d records cannot be decoded, more than max_rejected %s: %s", rejects(r.LeftOut), looked(r), percent(j.MaxRejected), leftOutList(r.LeftOut)),
 		Place: place, Kind: ErrRejected,
 		Next: "check the format and the spec (lapwing train --dry-run), or raise max_rejected if these may be left out",
 	}
@@ -103,9 +103,9 @@ func rejectedError(j *job, r *Report) error {
 
 func lostError(j *job, lost, total int64) error {
 	return &InputError{
-		What:  fmt.Sprintf("retention deleted %d of %d offsets during the read, more than max_lost %s", lost, total, percent(j.MaxLost)),
+		What:  fmt.Sprintf("retention deleted %d of %d offsets during the read, more than allow_loss %s", lost, total, percent(j.AllowLoss)),
 		Place: "topic " + j.Topic, Kind: ErrLost,
-		Next: "run again, now that the oldest records are gone; or lengthen the topic's retention",
+		Next: "run again, now that the oldest records are gone; lengthen the topic's retention, or allow more (--allow-loss)",
 	}
 }
 

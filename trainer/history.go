@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"sync"
 	"time"
 
@@ -99,17 +98,9 @@ func (j *job) read(ctx context.Context, r *Report) (*history, error) {
 		return nil, err
 	}
 	r.Cluster = cluster
-	ranges := j.Ranges
-	if ranges == nil {
-		// The end is fixed here, once: what producers write from now on is not part of this run.
-		if ranges, err = j.Client.Ranges(ctx, j.Topic); err != nil {
-			return nil, err
-		}
-	}
-	ranges = slices.Clone(ranges)
-	slices.SortFunc(ranges, func(a, b stream.Range) int { return int(a.Partition) - int(b.Partition) })
-	if offsets(ranges) == 0 {
-		return nil, emptyError(j.Topic, len(ranges))
+	ranges, err := j.choose(ctx, r)
+	if err != nil {
+		return nil, err
 	}
 	spec, known, err := j.spec(ctx, ranges, r)
 	if err != nil {
@@ -182,7 +173,7 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 	for i := range workers {
 		w := &decodeWorker{
 			decoder: first, statistics: newStatistics(&spec), row: make([]float32, h.width),
-			work: make(chan decodeWork, 2), store: h.store,
+			work: make(chan decodeWork, 2), store: h.store, sampler: j.sampler,
 		}
 		if i > 0 {
 			w.decoder = first.Clone()
@@ -282,6 +273,7 @@ type decodeWorker struct {
 	label      func([]byte) (positive, ok bool)
 	statistics statistics
 	row        []float32
+	sampler    *sampler
 	work       chan decodeWork
 	store      *rowStore // shared
 }
@@ -295,8 +287,17 @@ func (w *decodeWorker) decode(work decodeWork) error {
 			p.leave(tombstone, "", rec.Offset)
 			continue
 		}
+		drawn := w.sampler.draws(rec.Partition, rec.Offset)
+		if !drawn && p.windows == nil {
+			p.leave(notInSample, "", rec.Offset)
+			continue
+		}
 		// Every record is entered into its key's window, whatever becomes of its row.
 		result := w.decoder.DecodeNext(p.windows, rec.Key, rec.Value, w.row)
+		if !drawn {
+			p.leave(notInSample, "", rec.Offset)
+			continue
+		}
 		switch result.Outcome {
 		case events.OK, events.Partial:
 		case events.Tombstone:

@@ -173,6 +173,7 @@ func (j *job) settings(f *fitted, spec *model.Spec) map[string]string {
 	if spec.Rolling > 0 {
 		s["rolling"], s["rolling_keys"] = strconv.Itoa(spec.Rolling), strconv.Itoa(j.RollingKeys)
 	}
+	j.Selection.settings(s)
 	if j.Epochs > 0 {
 		s["epochs"] = strconv.Itoa(j.Epochs)
 	}

@@ -20,6 +20,7 @@ type Report struct {
 	Notes    []model.ColumnNote // fields left out and why, and what was done to columns
 	Columns  []ColumnReport
 
+	From, Until   int64 // Kafka times that the ranges were found by, ms since 1970; -1 = open
 	Ranges        []model.PartitionRange
 	Rows          model.Rows
 	LeftOut       []LeftOut        // most frequent first
@@ -63,6 +64,14 @@ type LeftOut struct {
 	Examples []Example `json:"examples,omitempty"` // the first three by partition and offset
 }
 
+// words are the reason as a report has it.
+func (l *LeftOut) words() string {
+	if l.Reason == notInSample {
+		return "not in the sample"
+	}
+	return l.Reason
+}
+
 // Example is one record that was left out.
 type Example struct {
 	Partition int32  `json:"partition"`
@@ -103,8 +112,11 @@ func (r *Report) Write(w io.Writer) error {
 		}
 	}
 	line("read", "%s records of topic %s, %d partitions: %s usable", thousands(r.Rows.Read), r.Topic, len(r.Ranges), thousands(r.Rows.Used))
+	if r.From >= 0 || r.Until >= 0 {
+		line("", "%s", timeSpan(r.From, r.Until))
+	}
 	for _, l := range r.LeftOut {
-		line("left out", "%s %s", thousands(l.Count), l.Reason)
+		line("left out", "%s %s", thousands(l.Count), l.words())
 		for _, e := range l.Examples {
 			if e.Detail != "" {
 				line("", "  partition %d, offset %d: %s", e.Partition, e.Offset, e.Detail)

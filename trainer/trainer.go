@@ -61,13 +61,14 @@ type Options struct {
 	MaxMemory   int64   // rows and what belongs to each of them, bytes; more rows go to a file; default 1 GiB; never changes the result
 	SpillDir    string  // where that file is, folder; "" takes the system's for temporary files; default ""
 	MaxRejected float64 // share of records that may be undecodable, 0 to 1; default 0.05
-	MaxLost     float64 // share of offsets that retention may delete during the read, 0 to 1; default 0.05
+	AllowLoss   float64 // share of offsets that retention may delete during the read, 0 to 1; default 0.05
 	Threads     int     // decoding, fitting and judging, goroutines; 0 takes all CPUs; default 0; never changes the result
 
-	Ranges  []stream.Range // offsets to read; nil takes all partitions up to the end found at start; default nil
-	DryRun  bool           // stop after spec and statistics, train and publish nothing; default false
-	By      string         // who publishes, for the manifest; default the registry's
-	KeepDir string         // where a finished model that could not be published is left, folder; default "."
+	Selection                // which records are read; default all
+	Ranges    []stream.Range // offsets to read, in place of a selection by time and partition; default nil
+	DryRun    bool           // stop after spec and statistics, train and publish nothing; default false
+	By        string         // who publishes, for the manifest; default the registry's
+	KeepDir   string         // where a finished model that could not be published is left, folder; default "."
 }
 
 // Defaults are the options of a run that asks for nothing.
@@ -75,7 +76,7 @@ func Defaults() Options {
 	return Options{
 		Alias: "live", BatchSize: 256, LearningRate: 3e-3, Patience: 10, Seed: 1,
 		RollingKeys: events.DefaultWindowKeys,
-		AlarmRate:   1e-4, MinRows: 100, MaxMemory: 1 << 30, MaxRejected: .05, MaxLost: .05, KeepDir: ".",
+		AlarmRate:   1e-4, MinRows: 100, MaxMemory: 1 << 30, MaxRejected: .05, AllowLoss: .05, KeepDir: ".",
 	}
 }
 
@@ -115,7 +116,12 @@ func (o *Options) Validate() error {
 	fault(o.MinRows < 1, "min rows is %d; 1 or more", o.MinRows)
 	fault(o.MaxMemory < 1, "max memory is %d bytes; 1 or more", o.MaxMemory)
 	fault(!(o.MaxRejected >= 0 && o.MaxRejected <= 1), "max rejected is %v; a share from 0 to 1", o.MaxRejected)
-	fault(!(o.MaxLost >= 0 && o.MaxLost <= 1), "max lost is %v; a share from 0 to 1", o.MaxLost)
+	fault(!(o.AllowLoss >= 0 && o.AllowLoss <= 1), "allowed loss is %v; a share from 0 to 1", o.AllowLoss)
+	_, selection := o.Selection.parse()
+	faults = append(faults, selection...)
+	whole := o.Selection
+	whole.Sample = ""
+	fault(o.Ranges != nil && whole != (Selection{}), "offsets to read are given, and a selection by time or partition too: give one of them")
 	fault(o.Threads < 0, "threads is %d; 0 or more", o.Threads)
 	return errors.Join(faults...)
 }
@@ -140,6 +146,7 @@ const progressEvery = 100 * time.Millisecond
 type job struct {
 	Deps
 	Options
+	sampler  *sampler // nil: every record
 	reported time.Time
 }
 

@@ -78,9 +78,16 @@ func perDay(h *history, own bool) float64 {
 const (
 	tombstone = "tombstone"
 	notFinite = "not_finite"
+
+	notInSample = "sample" // not drawn
 )
 
-func (l *LeftOut) rejected() bool { return l.Reason != tombstone && l.Reason != notFinite }
+func (l *LeftOut) rejected() bool {
+	return l.Reason != tombstone && l.Reason != notFinite && !l.passedOver()
+}
+
+// passedOver: nobody looked at the record, since the run was told not to.
+func (l *LeftOut) passedOver() bool { return l.Reason == notInSample }
 
 // rejects counts the records that serve would send to the dead-letter topic.
 func rejects(left []LeftOut) (n int64) {
@@ -92,10 +99,21 @@ func rejects(left []LeftOut) (n int64) {
 	return n
 }
 
+// looked counts the records that were looked at: those that a sample passes over say nothing of the others.
+func looked(r *Report) int64 {
+	n := r.Rows.Read
+	for _, l := range r.LeftOut {
+		if l.passedOver() {
+			n -= l.Count
+		}
+	}
+	return n
+}
+
 // usable says whether a model may be made from what was read.
 func (j *job) usable(h *history, known []string, r *Report) error {
 	gone := absentFields(h, known)
-	if n := rejects(r.LeftOut); float64(n) > j.MaxRejected*float64(r.Rows.Read) {
+	if n := rejects(r.LeftOut); float64(n) > j.MaxRejected*float64(looked(r)) {
 		bare := r.Rows.LeftOut[events.ReasonNoFeatures]
 		if gone != nil && 2*bare > n { // it is the spec that does not fit, not the records
 			return &absentFieldsError{topic: j.Topic, rows: h.n + int(bare), fields: gone}
@@ -108,7 +126,7 @@ func (j *job) usable(h *history, known []string, r *Report) error {
 	}
 	if total := offsets(j.ranges(r)); lost > 0 {
 		j.Log.Warn("retention deleted records while the history was read", "topic", j.Topic, "lost_offsets", lost, "of", total)
-		if float64(lost) > j.MaxLost*float64(total) {
+		if float64(lost) > j.AllowLoss*float64(total) {
 			return lostError(j, lost, total)
 		}
 	}

@@ -318,7 +318,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	case errors.As(err, &bad):
 		kind := map[string]string{
 			"int": "a whole number", "int64": "a whole number", "uint64": "a whole number from 0", "float64": "a number",
-			"duration": "a duration, such as 250ms, 10s or 1h30m", "bool": "true or false",
+			"duration": "a duration, such as 250ms, 10s or 1h30m", "days": "a duration above 0, such as 30d, 12h or 90m", "bool": "true or false",
 		}[bad.GetFlag().Value.Type()]
 		if kind == "" {
 			kind = "what it takes"

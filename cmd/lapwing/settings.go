@@ -48,7 +48,7 @@ type TrainConfig struct {
 	MaxMemory    Size    `yaml:"max_memory" default:"1GiB" min:"1048576" unit:"size" doc:"memory for the history's rows; those beyond it go to a file in spill_dir, and the model is the same"`
 	SpillDir     string  `yaml:"spill_dir" default:"" unit:"folder" doc:"where that file is, which is gone when training ends, however it ends; empty: the system's folder for temporary files"`
 	MaxRejected  Share   `yaml:"max_rejected" default:"5%" min:"0" max:"1" unit:"share" doc:"training stops when more of the records than this cannot be read"`
-	MaxLost      Share   `yaml:"max_lost" default:"5%" min:"0" max:"1" unit:"share" doc:"training stops when retention deletes more of the history than this while it is read"`
+	AllowLoss    Share   `yaml:"allow_loss" default:"5%" min:"0" max:"1" unit:"share" doc:"training stops when retention deletes more of the history than this while it is read"`
 	MinRows      int     `yaml:"min_rows" default:"100" min:"1" unit:"rows" doc:"fewest usable rows to train on"`
 	AlarmRate    float64 `yaml:"alarm_rate" default:"1e-4" min:"0" max:"0.5" unit:"share" doc:"share of the history that may lie above the threshold"`
 	Layers       []int   `yaml:"layers" default:"" min:"1" unit:"widths" doc:"widths of the hidden layers, the narrow code among them, such as 14,7,14; empty: chosen from the number of columns"`

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/lapwing-stream/lapwing/events"
 	"github.com/lapwing-stream/lapwing/registry"
@@ -23,6 +24,7 @@ type trainFlags struct {
 	label, spec         string
 	header, exclude     []string
 	dryRun              bool
+	trainer.Selection
 }
 
 func (a *app) trainCommand() *cobra.Command {
@@ -33,6 +35,9 @@ func (a *app) trainCommand() *cobra.Command {
 publishes the model to the model topic. The alias live moves to it, so a running scorer takes it
 at once. Ends by printing the lines that serve and watch it.
 
+--from, --until, --last and --partitions read part of the topic, by the records' Kafka timestamps;
+--sample draws evenly from that.
+
 What the fields are is inferred from the history; --dry-run shows it as a feature spec, which can
 be edited and given back with --spec. A field that holds the truth is named with --label: it
 judges the model, and is never a feature.`,
@@ -40,6 +45,8 @@ judges the model, and is never a feature.`,
   lapwing train --topic payments --model payments --label Class --exclude id
   lapwing train --topic cars --dry-run > spec.yaml
   lapwing train --topic cars --model cars --spec spec.yaml     # as it was edited
+  lapwing train --topic cars --model cars --last 30d --sample 1000000
+  lapwing train --topic cars --model cars --from 2026-11-01 --until 2026-11-15T06:00+01:00
   lapwing train --topic cars --model cars --alias none --layers 14,7,14 --seed 2`,
 		Args: args(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -65,9 +72,38 @@ judges the model, and is never a feature.`,
 	f.StringSliceVar(&o.header, "header", nil, "`NAMES` of the columns of CSV records without a header")
 	f.StringVar(&o.spec, "spec", "", "feature spec to use in place of inference, a `FILE` as --dry-run prints it")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print the feature spec and what was found; train and publish nothing")
+	addSelectionFlags(f, &o.Selection)
+	f.StringVar(&o.Sample, "sample", "", "train on this many records, `NUMBER|SHARE` such as 100000 or 5%, drawn evenly over what is read")
 	a.trainSettings(cmd)
 	a.jsonFlag(f, "end with one JSON object in place of the report")
 	return cmd
+}
+
+// addSelectionFlags adds the flags that say which part of a topic is read.
+func addSelectionFlags(f *pflag.FlagSet, s *trainer.Selection) {
+	f.StringVar(&s.From, "from", "", "begin at the first record of this `TIME` or later, such as 2026-11-01 or 2026-11-01T14:00+01:00; UTC without an offset; earliest: all that is kept")
+	f.StringVar(&s.Until, "until", "", "end before the first record of this `TIME` or later; empty: the end found at the start")
+	f.Var((*durationFlag)(&s.Last), "last", "begin this `DURATION`, such as 30d or 12h, before --until or the topic's latest record")
+	f.StringVar(&s.Partitions, "partitions", "", "read only these partitions, `NUMBERS` such as 0,3,5-7")
+}
+
+// durationFlag is a duration that may be in days.
+type durationFlag time.Duration
+
+func (d *durationFlag) String() string {
+	if *d == 0 {
+		return ""
+	}
+	return formatDuration(time.Duration(*d))
+}
+func (d *durationFlag) Type() string { return "days" }
+func (d *durationFlag) Set(text string) error {
+	v, err := parseDuration(text)
+	if err != nil || v <= 0 {
+		return fmt.Errorf("%q is not a duration above 0, such as 30d, 12h or 90m", text)
+	}
+	*d = durationFlag(v)
+	return nil
 }
 
 // trainOptions joins what the flags and the configuration say.
@@ -76,9 +112,9 @@ func trainOptions(o *trainFlags, c *TrainConfig) (trainer.Options, error) {
 	t.Topic, t.Model, t.Alias = o.topic, o.model, o.alias
 	t.Format, t.Header, t.Key, t.Time, t.Label, t.Exclude = o.format, o.header, o.key, o.time, o.label, o.exclude
 	t.Layers, t.Epochs, t.BatchSize, t.LearningRate, t.Patience, t.Seed = c.Layers, c.Epochs, c.BatchSize, c.LearningRate, c.Patience, c.Seed
-	t.AlarmRate, t.MinRows, t.MaxMemory, t.MaxRejected, t.MaxLost, t.Threads = c.AlarmRate, c.MinRows, int64(c.MaxMemory), float64(c.MaxRejected), float64(c.MaxLost), c.Threads
+	t.AlarmRate, t.MinRows, t.MaxMemory, t.MaxRejected, t.AllowLoss, t.Threads = c.AlarmRate, c.MinRows, int64(c.MaxMemory), float64(c.MaxRejected), float64(c.AllowLoss), c.Threads
 	t.Rolling, t.RollingKeys = c.Rolling, c.RollingKeys
-	t.SpillDir, t.DryRun = c.SpillDir, o.dryRun
+	t.SpillDir, t.DryRun, t.Selection = c.SpillDir, o.dryRun, o.Selection
 	if o.spec != "" {
 		spec, err := events.ReadSpec(o.spec)
 		if err != nil {
