@@ -151,7 +151,19 @@ lapwing config shows what holds and where it came from.`,
 			}
 			return found.Help()
 		},
+		ValidArgsFunction: func(_ *cobra.Command, typed []string, word string) ([]string, cobra.ShellCompDirective) {
+			var names []string
+			if of, rest, err := root.Find(typed); err == nil && len(rest) == 0 {
+				for _, c := range of.Commands() {
+					if c.IsAvailableCommand() && strings.HasPrefix(c.Name(), word) {
+						names = append(names, c.Name()+"\t"+c.Short)
+					}
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
 	})
+	a.addCompletion(root)
 	return root
 }
 

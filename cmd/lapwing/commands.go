@@ -17,6 +17,7 @@ func (a *app) commands() []*cobra.Command {
 		a.benchCommand(),
 		a.doctorCommand(),
 		a.configCommand(),
+		a.completionCommand(),
 		a.versionCommand(),
 	}
 }

@@ -80,6 +80,13 @@ lapwing config > /dev/null
 
 It underlines nothing that the program takes (but for a key with nothing behind it). Rules over several settings, and names of librdkafka's properties, only the program checks.
 
+## In the shell
+
+The Tab key completes commands and flags, and names of models, versions, aliases and topics as they stand in Kafka, once the shell has read the script that
+` + "`lapwing completion`" + ` prints: ` + "`source <(lapwing completion bash)`" + ` in ` + "`~/.bashrc`" + ` (the package bash-completion must be there), ` + "`source <(lapwing completion zsh)`" + ` in ` + "`~/.zshrc`" + `
+after ` + "`compinit`" + `, ` + "`lapwing completion fish > ~/.config/fish/completions/lapwing.fish`" + `, or ` + "`lapwing completion powershell | Out-String | Invoke-Expression`" + ` in ` + "`$PROFILE`" + `. A broker
+that does not answer within 1.5 seconds offers nothing, without a word.
+
 ## Kafka
 
 The map ` + "`kafka`" + ` takes any [librdkafka property](https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md) by its own name. ` + "`_` stands for `.`" + ` in variables:
