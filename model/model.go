@@ -41,6 +41,8 @@ type Lineage struct {
 	Curve      []Epoch            `json:"curve"`
 	Usual      map[string]Range   `json:"usual,omitempty"` // by number field: between the outermost of its values in the history
 	Notes      []ColumnNote       `json:"notes,omitempty"` // what was done to columns, and fields left out with the reason
+	Span       *Span              `json:"span,omitempty"`
+	Threshold  *ThresholdChoice   `json:"threshold,omitempty"` // nil: chosen before choices were kept
 }
 
 // PartitionRange is the part of one partition that was read: offsets [From, To).

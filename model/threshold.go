@@ -128,7 +128,7 @@ func Threshold(top []float64, n int64, rate, median float64) (threshold, used fl
 		return 0, 0, 0, 0, fmt.Errorf("more than %d of %d history rows have a score that is not finite", exceed, n)
 	}
 	s := scores[k]
-	threshold = s + max(1e-4*max(s, median), 1e-6)
+	threshold = s + margin(s, median)
 	for _, x := range scores {
 		if !(x <= threshold) {
 			above++

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 
 	"github.com/lapwing-stream/lapwing/events"
 	"github.com/lapwing-stream/lapwing/kernels"
@@ -28,9 +29,10 @@ type BoundedOptions struct {
 type Scored struct {
 	Line    int
 	Key     []byte
-	Value   []byte // the entry's own
-	Time    int64  // of the entry, ms since 1970; -1 = none
-	JSON    []byte // score record, nil where Reason is set
+	Value   []byte  // the entry's own
+	Time    int64   // of the entry, ms since 1970; -1 = none
+	JSON    []byte  // score record, nil where Reason is set
+	Score   float64 // +Inf where the score is not finite, and so an anomaly
 	Anomaly bool
 	Reason  string // short code: not_json, no_features, tombstone, …
 	Detail  string
@@ -125,7 +127,10 @@ func (b *bounded) flush() error {
 		default:
 			record := m.record(i, all)
 			b.text = record.AppendJSON(b.text[:0])
-			out.JSON, out.Anomaly = b.text, it.anomaly
+			out.JSON, out.Anomaly, out.Score = b.text, it.anomaly, float64(it.score)
+			if it.status == StatusNotFinite {
+				out.Score = math.Inf(1)
+			}
 			b.report.Scored++
 			b.report.count(it)
 		}

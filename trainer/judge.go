@@ -115,45 +115,44 @@ func (j *job) judge(ctx context.Context, h *history, f *fitted, r *Report) error
 		return &InputError{What: fmt.Sprintf("none of the %d rows has a finite score", h.n), Place: "topic " + j.Topic, Next: "look for columns with extreme values (lapwing train --dry-run)", Kind: ErrDiverged}
 	}
 	median := sorted[(n-1)/2]
-	top := sorted[n-min(model.Keep(int64(n), j.AlarmRate), n):]
-	threshold, used, above, _, err := model.Threshold(top, int64(n), j.AlarmRate, median)
+	r.Median, r.Highest = median, sorted[n-1]
+	r.Rows.Validation = int64(f.validation)
+	metrics := map[string]float64{"median_score": median}
+	m := &model.Model{Program: f.program, Spec: h.spec, Quantiles: model.Quantiles(sorted)}
+	if m.SelfTest, err = selfTest(h, scores); err != nil {
+		return err
+	}
+	m.Lineage = model.Lineage{
+		Cluster: r.Cluster, Topic: j.Topic, Partitions: r.Ranges, Rows: r.Rows,
+		Engine: j.Engine.Name() + "/" + j.Engine.Level(), Seed: j.Seed,
+		Settings: j.settings(f, &h.spec), Metrics: metrics, Curve: f.curve, Usual: usual(&h.spec, r.Columns), Notes: r.Notes, Span: r.Span,
+	}
+	threshold, choice, err := j.threshold(h, scores, sorted, m, r)
 	if err != nil {
 		return err
 	}
+	m.Threshold, m.Lineage.Threshold = threshold, &choice
 	// The threshold lies a margin above a score of the history. How many rows stand in that gap and just below it
 	// says whether the distribution has a step there.
 	above0, _ := slices.BinarySearch(sorted, threshold)
 	below, _ := slices.BinarySearch(sorted, threshold-2*max(1e-4*max(threshold, median), 1e-6))
 	ties := above0 - below
 
-	m := &model.Model{Program: f.program, Spec: h.spec, Threshold: threshold, Quantiles: model.Quantiles(sorted)}
-	if m.SelfTest, err = selfTest(h, scores); err != nil {
-		return err
-	}
-	metrics := map[string]float64{
-		"rate_used": used, "share_above": float64(above) / float64(n), "ties": float64(ties) / float64(n), "median_score": median,
-	}
+	metrics["rate_used"], metrics["share_above"], metrics["ties"] = choice.Used, choice.Above, float64(ties)/float64(n)
 	if f.layers != nil {
 		metrics["validation_loss"] = f.loss
 		metrics["untrained_loss"] = f.untrained
 		metrics["best_epoch"] = float64(f.best)
 	}
-	r.Median, r.Highest = median, sorted[n-1]
-	r.Threshold, r.RateAsked, r.RateUsed = threshold, j.AlarmRate, used
-	r.Above, r.ShareAbove, r.Ties = above, float64(above)/float64(n), float64(ties)/float64(n)
+	r.Threshold, r.RateUsed, r.Choice = threshold, choice.Used, choice
+	r.ShareAbove, r.Ties = choice.Above, float64(ties)/float64(n)
 	r.ValidationLoss, r.Curve = f.loss, f.curve
 	if r.Worst, err = worst(h, f.program, scorer); err != nil {
 		return err
 	}
 	if j.Label != "" {
-		r.Judgement = judgement(h, scores, threshold)
+		r.Judgement = Judge(labelled(h, scores), threshold)
 		r.Judgement.metrics(metrics)
-	}
-	r.Rows.Validation = int64(f.validation)
-	m.Lineage = model.Lineage{
-		Cluster: r.Cluster, Topic: j.Topic, Partitions: r.Ranges, Rows: r.Rows,
-		Engine: j.Engine.Name() + "/" + j.Engine.Level(), Seed: j.Seed,
-		Settings: j.settings(f, &h.spec), Metrics: metrics, Curve: f.curve, Usual: usual(&h.spec, r.Columns), Notes: r.Notes,
 	}
 	r.Model = m
 	r.Warnings = j.warnings(h, r)
@@ -254,8 +253,18 @@ func (j *job) warnings(h *history, r *Report) []string {
 		}
 	}
 	warn(h.n < Defaults().MinRows, "only %d rows: the threshold means little", h.n)
-	warn(r.RateUsed > r.RateAsked && r.RateAsked > 0,
-		"%s rows are too few for the alarm rate asked, %s: the rate used is %s (%s rows would do)", thousands(int64(h.n)), percent(r.RateAsked), percent3(r.RateUsed), thousands(int64(math.Ceil(10/r.RateAsked-1e-6))))
+	if r.Choice.Few {
+		enough := 10 / r.RateAsked
+		if r.Choice.Method == model.ByTail {
+			enough = 3 / r.RateAsked
+		}
+		warn(true, "%s rows are too few for the alarm rate asked, %s: the rate used is %s (%s rows would do)",
+			thousands(int64(h.n)), percent3(r.RateAsked), percent3(r.RateUsed), thousands(int64(math.Ceil(enough-1e-6))))
+	}
+	warn(r.fallback != "", "the threshold is a quantile and not a fit of the tail: %s", r.fallback)
+	if s := r.Choice.Sample; s != nil {
+		warn(s.Anomalies < 10, "the threshold rests on %s: a handful decides it", plural(s.Anomalies, "labelled anomaly"))
+	}
 	warn(r.Ties > max(.001, 2*r.RateUsed), "the score distribution has %s ties at the threshold: rows with that score do not alarm", percent3(r.Ties))
 	warn(r.Partial > 0, "%s with more than half of the fields missing", plural(r.Partial, "row"))
 	warn(2*r.Rows.Warming > int64(h.n), "%s of %s rows had fewer than %d records of their key behind them: their rolling features say little; name the key with --key, or do without --rolling where keys live short or the topic is compacted",
@@ -268,13 +277,9 @@ func (j *job) warnings(h *history, r *Report) []string {
 	}
 	slices.Sort(w)
 	// Rows far from the rest are either what is looked for or a sign that the history is no model of normal.
-	limit := suspiciousFactor * r.Median
-	share := 1 - (&model.Model{Quantiles: r.Model.Quantiles}).Percentile(limit)/100
-	r.Suspicious = share
-	warn(share > max(10*r.RateUsed, .01), "suspicious: %s of the history scores above %g times the median; was everything in order then?", percent3(share), float64(suspiciousFactor))
+	r.Suspicious = r.Model.Suspicious()
+	warn(r.Suspicious > max(10*r.RateUsed, .01), "suspicious: %s of the history scores above %d times the median; was everything in order then?", percent3(r.Suspicious), model.SuspiciousFactor)
 	return w
 }
-
-const suspiciousFactor = 5
 
 func percent3(share float64) string { return strconv.FormatFloat(100*share, 'g', 3, 64) + "%" }

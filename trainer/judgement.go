@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"math"
 	"slices"
+
+	"github.com/lapwing-stream/lapwing/model"
 )
 
 // Judgement is how the scores rank rows whose truth is known. It leads with what rare anomalies allow to say:
@@ -24,13 +26,9 @@ type Judgement struct {
 // Budgets are the shares of rows for Judgement.RecallAt.
 var Budgets = [3]float64{.001, .01, .05}
 
-func judgement(h *history, scores []float32, threshold float64) *Judgement {
-	type judged struct {
-		score float64
-		bad   bool
-	}
-	var rows []judged
-	j := &Judgement{}
+// labelled are the rows with a readable label.
+func labelled(h *history, scores []float32) []model.Labelled {
+	var rows []model.Labelled
 	for g, s := range scores {
 		l := h.label(g)
 		if l == unlabelled {
@@ -40,30 +38,38 @@ func judgement(h *history, scores []float32, threshold float64) *Judgement {
 		if math.IsNaN(v) {
 			v = math.Inf(1)
 		}
-		rows = append(rows, judged{v, l == anomalous})
-		if l == anomalous {
+		rows = append(rows, model.Labelled{Score: v, Anomalous: l == anomalous})
+	}
+	return rows
+}
+
+// Judge says how the scores of labelled rows rank them, and what the threshold makes of them.
+func Judge(rows []model.Labelled, threshold float64) *Judgement {
+	j := &Judgement{Labelled: int64(len(rows))}
+	for _, r := range rows {
+		if r.Anomalous {
 			j.Positives++
 		}
 	}
-	j.Labelled = int64(len(rows))
 	if j.Labelled == 0 {
 		return j
 	}
 	j.BaseRate = float64(j.Positives) / float64(j.Labelled)
 	j.Defined = j.Positives > 0 && j.Positives < j.Labelled
-	slices.SortFunc(rows, func(a, b judged) int { return cmp.Compare(b.score, a.score) })
+	rows = slices.Clone(rows)
+	slices.SortFunc(rows, func(a, b model.Labelled) int { return cmp.Compare(b.Score, a.Score) })
 	positives, negatives := float64(j.Positives), float64(j.Labelled-j.Positives)
 	var found, seen, area, precision, flagged, hits float64
 	for from := 0; from < len(rows); {
 		// Equal scores are one step of the curve, in whatever order they lie.
 		to, bad := from, 0.
-		for ; to < len(rows) && rows[to].score == rows[from].score; to++ {
-			if rows[to].bad {
+		for ; to < len(rows) && rows[to].Score == rows[from].Score; to++ {
+			if rows[to].Anomalous {
 				bad++
 			}
 		}
 		size := float64(to - from)
-		if rows[from].score > threshold {
+		if rows[from].Score > threshold {
 			flagged += size
 			hits += bad
 		}

@@ -27,6 +27,8 @@ type Report struct {
 	Partial       int64            // rows used with more than half of their fields missing
 	TimeProblems  map[string]int64 // why the time field gave no time, records
 	RecordsPerDay float64          // in event time; 0 = not known
+	Span          *model.Span      // when the history was made; nil = too few rows have a time
+	Timeline      []float64        // shares of the rows in equal parts of Span; nil = too few
 
 	// From here on zero after a dry run.
 	Layers                         []int // hidden widths
@@ -34,6 +36,7 @@ type Report struct {
 	ValidationLoss                 float64
 	Curve                          []model.Epoch
 	Threshold, RateAsked, RateUsed float64
+	Choice                         model.ThresholdChoice
 	Above                          int64      // history rows above the threshold
 	ShareAbove, Ties               float64    // shares of the history: above the threshold; exactly at the score under it
 	Suspicious                     float64    // share of the history that scores above five times the median
@@ -41,6 +44,7 @@ type Report struct {
 	Worst                          []FieldFit // up to three, the least explained first
 	Judgement                      *Judgement // with a label only
 	Warnings                       []string
+	fallback                       string // why the tail was not fitted
 
 	Model     *model.Model
 	Data      []byte // ONNX
@@ -123,6 +127,7 @@ func (r *Report) Write(w io.Writer) error {
 			}
 		}
 	}
+	r.writeTime(line)
 	for _, p := range r.Ranges {
 		if p.Lost > 0 {
 			line("lost", "%s offsets of partition %d, deleted by retention during the read", thousands(p.Lost), p.Partition)
@@ -159,24 +164,9 @@ func (r *Report) writeModel(line func(label, format string, args ...any)) {
 		}
 		line("unexplained", "%s", strings.Join(parts, ", "))
 	}
-	line("threshold", "%.4g; %s of %s rows score above it, %s; rate asked %s, used %s",
-		r.Threshold, thousands(r.Above), thousands(r.Rows.Used), percent3(r.ShareAbove), percent(r.RateAsked), percent3(r.RateUsed))
-	line("", "median score %.4g, highest %.4g", r.Median, r.Highest)
-	if r.RecordsPerDay > 0 {
-		line("", "at this topic's %s records a day about %s scores a day above it", thousands(int64(math.Round(r.RecordsPerDay))), round2(r.AlarmsPerDay()))
-	}
-	if j := r.Judgement; j != nil {
-		switch {
-		case j.Labelled == 0:
-			line("label", "no record has a readable label")
-		case !j.Defined:
-			line("label", "%s labelled rows, %s anomalous: with one class only, ranking measures are undefined", thousands(j.Labelled), thousands(j.Positives))
-		default:
-			line("label", "average precision %.3f at a base rate of %.3f; recall %.2f, %.2f, %.2f in the highest 0.1%%, 1%%, 5%%",
-				j.AveragePrecision, j.BaseRate, j.RecallAt[0], j.RecallAt[1], j.RecallAt[2])
-			line("", "at the threshold: recall %.3f, precision %.3f; area under the ROC curve %.3f", j.Recall, j.Precision, j.AUC)
-		}
-	}
+	r.writeScores(line)
+	r.writeThreshold(line)
+	r.writeJudgement(line)
 	for _, warning := range r.Warnings {
 		line("warning", "%s", warning)
 	}

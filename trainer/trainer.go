@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/lapwing-stream/lapwing/events"
@@ -56,7 +57,11 @@ type Options struct {
 	Patience     int     // evaluations without a better validation loss before stopping, count; default 10
 	Seed         uint64  // of weights and shuffling; default 1
 
-	AlarmRate   float64 // share of the history that may score above the threshold, 0 to 0.5; default 0.0001
+	AlarmRate       float64 // share of the history that may score above the threshold, 0 to 0.5; default 0.0001
+	AlarmsPerDay    float64 // scores above the threshold a day, in place of AlarmRate, count; 0 asks for AlarmRate; default 0
+	ThresholdMethod string  // "quantile", "pot" (a fit of the tail) or "label"; default quantile
+	ThresholdGoal   string  // with label: "f1", "recall=90%" or "precision=50%"; default f1
+
 	MinRows     int     // fewer usable rows than this are refused, rows; default 100
 	MaxMemory   int64   // rows and what belongs to each of them, bytes; more rows go to a file; default 1 GiB; never changes the result
 	SpillDir    string  // where that file is, folder; "" takes the system's for temporary files; default ""
@@ -76,7 +81,7 @@ func Defaults() Options {
 	return Options{
 		Alias: "live", BatchSize: 256, LearningRate: 3e-3, Patience: 10, Seed: 1,
 		RollingKeys: events.DefaultWindowKeys,
-		AlarmRate:   1e-4, MinRows: 100, MaxMemory: 1 << 30, MaxRejected: .05, AllowLoss: .05, KeepDir: ".",
+		AlarmRate:   1e-4, ThresholdMethod: model.ByQuantile, ThresholdGoal: model.GoalF1, MinRows: 100, MaxMemory: 1 << 30, MaxRejected: .05, AllowLoss: .05, KeepDir: ".",
 	}
 }
 
@@ -113,6 +118,14 @@ func (o *Options) Validate() error {
 	fault(!(o.LearningRate > 0 && o.LearningRate <= 1e9), "learning rate is %v; above 0", o.LearningRate)
 	fault(o.Patience < 1, "patience is %d evaluations; 1 or more", o.Patience)
 	fault(!(o.AlarmRate >= 0 && o.AlarmRate <= .5), "alarm rate is %v; a share from 0 to 0.5", o.AlarmRate)
+	fault(!(o.AlarmsPerDay >= 0 && o.AlarmsPerDay < 1e12), "alarms per day is %v; 0 or more", o.AlarmsPerDay)
+	fault(!slices.Contains(ThresholdMethods, o.ThresholdMethod), "threshold method %q is not known: %s", o.ThresholdMethod, strings.Join(ThresholdMethods, ", "))
+	fault(o.ThresholdMethod == model.ByLabel && o.Label == "", "a threshold by label needs the field with the truth: label")
+	fault(o.ThresholdMethod == model.ByLabel && o.AlarmsPerDay > 0, "alarms per day and a threshold by label cannot both be met: ask for one")
+	fault(o.ThresholdMethod == model.ByTail && o.AlarmsPerDay == 0 && o.AlarmRate == 0, "a fit of the tail takes an alarm rate above 0")
+	if _, err := model.ParseGoal(o.ThresholdGoal); err != nil {
+		faults = append(faults, fmt.Errorf("threshold %w", err))
+	}
 	fault(o.MinRows < 1, "min rows is %d; 1 or more", o.MinRows)
 	fault(o.MaxMemory < 1, "max memory is %d bytes; 1 or more", o.MaxMemory)
 	fault(!(o.MaxRejected >= 0 && o.MaxRejected <= 1), "max rejected is %v; a share from 0 to 1", o.MaxRejected)
@@ -189,6 +202,10 @@ func Run(ctx context.Context, d Deps, o Options) (*Report, error) {
 	columns, err := j.columns(h, r)
 	if err != nil || o.DryRun {
 		return r, err
+	}
+
+	if err := j.askable(h, r); err != nil {
+		return nil, err
 	}
 
 	started = time.Now()

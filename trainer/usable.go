@@ -5,7 +5,6 @@ import (
 	"math"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/lapwing-stream/lapwing/events"
 	"github.com/lapwing-stream/lapwing/model"
@@ -45,33 +44,7 @@ func (j *job) count(h *history, results []stream.RangeResult, r *Report) {
 	}
 	slices.SortStableFunc(r.LeftOut, func(a, b LeftOut) int { return int(min(max(b.Count-a.Count, -1), 1)) })
 	r.Spec = h.spec
-	r.RecordsPerDay = perDay(h, r.Spec.Time != nil)
-}
-
-// perDay is the topic's rate in event time, from the middle nine tenths of the sampled times, so that one record
-// dated 2262 changes nothing; 0 = not known. Without a time field the times are Kafka's, and a topic that was filled from
-// a file within minutes says nothing of its rate.
-func perDay(h *history, own bool) float64 {
-	least := 10 * time.Minute
-	if own {
-		least = time.Minute
-	}
-	var times []int64
-	for i := range h.partitions {
-		times = append(times, h.partitions[i].times...)
-	}
-	slices.Sort(times)
-	if len(times) < 20 {
-		return 0
-	}
-	weight := float64(h.n) / float64(len(times)) // rows that one sampled time stands for
-	cut := len(times) / 20
-	times = times[cut : len(times)-cut]
-	span := float64(times[len(times)-1] - times[0])
-	if span < float64(least.Milliseconds()) {
-		return 0
-	}
-	return float64(len(times)-1) * weight / span * 86_400_000
+	r.time(h)
 }
 
 // Reasons for which a record is no row although serve makes no dead letter of it.

@@ -113,6 +113,7 @@ func trainOptions(o *trainFlags, c *TrainConfig) (trainer.Options, error) {
 	t.Format, t.Header, t.Key, t.Time, t.Label, t.Exclude = o.format, o.header, o.key, o.time, o.label, o.exclude
 	t.Layers, t.Epochs, t.BatchSize, t.LearningRate, t.Patience, t.Seed = c.Layers, c.Epochs, c.BatchSize, c.LearningRate, c.Patience, c.Seed
 	t.AlarmRate, t.MinRows, t.MaxMemory, t.MaxRejected, t.AllowLoss, t.Threads = c.AlarmRate, c.MinRows, int64(c.MaxMemory), float64(c.MaxRejected), float64(c.AllowLoss), c.Threads
+	t.AlarmsPerDay, t.ThresholdMethod, t.ThresholdGoal = c.AlarmsPerDay, c.ThresholdMethod, c.ThresholdGoal
 	t.Rolling, t.RollingKeys = c.Rolling, c.RollingKeys
 	t.SpillDir, t.DryRun, t.Selection = c.SpillDir, o.dryRun, o.Selection
 	if o.spec != "" {
@@ -242,12 +243,13 @@ func writeTrainJSON(w io.Writer, r *trainer.Report, engine string, next []string
 		"topic": r.Topic, "model": r.Name, "cluster": r.Cluster, "engine": engine, "published": r.Published,
 		"spec": r.Spec, "inferred": r.Inferred, "notes": r.Notes, "partitions": r.Ranges, "rows": r.Rows, "left_out": r.LeftOut, "partial": r.Partial,
 		"seconds":            r.Seconds.Read + r.Seconds.Fit + r.Seconds.Judge + r.Seconds.Publish,
-		"records_per_second": r.RecordsPerSecond,
+		"records_per_second": r.RecordsPerSecond, "records_per_day": r.RecordsPerDay, "span": r.Span, "timeline": r.Timeline,
 	}
 	if r.Model != nil {
 		for k, v := range map[string]any{
 			"layers": r.Layers, "steps": r.Steps, "validation_loss": r.ValidationLoss, "curve": r.Curve, "threshold": r.Threshold,
 			"rate_asked": r.RateAsked, "rate_used": r.RateUsed, "above": r.Above, "share_above": r.ShareAbove, "ties": r.Ties,
+			"choice": r.Choice, "alarms_per_day": r.AlarmsPerDay(), "suspicious": r.Suspicious, "histogram": trainer.Histogram(r.Model), "unexplained": r.Worst,
 			"judgement": r.Judgement, "warnings": r.Warnings, "samples_per_second": r.SamplesPerSecond, "next": next,
 		} {
 			object[k] = v
