@@ -23,6 +23,7 @@ type BoundedOptions struct {
 	Key           string         // field shown as the key of entries without one; "" = the model spec's
 	Contributions string         // records that carry top: anomalies or all; default anomalies
 	MaxBatch      int            // records scored together; default 4096
+	RollingKeys   int            // keys whose last records are held for rolling features; default 100000
 }
 
 // Scored is what became of one entry: a score record, or the reason why there is none.
@@ -40,16 +41,18 @@ type Scored struct {
 
 // BoundedReport counts what became of the entries of a bounded input.
 type BoundedReport struct {
-	Records, Scored, Anomalies, NotFinite, Partial, Tombstones int64
-	Rejected                                                   map[string]int64 // by reason
+	Records, Scored, Anomalies, NotFinite, Partial, Warming, Tombstones int64
+	Rejected                                                            map[string]int64 // by reason
 }
 
 // ScoreBounded scores the entries that next gives, until io.EOF, by the code that scores a stream: the same record
-// gets the same score. emit gets every entry in order; what it gets is valid for the call. A *events.RowError from
+// gets the same score. Rolling features look back on the entries before, in their order: the input stands for one
+// partition. emit gets every entry in order; what it gets is valid for the call. A *events.RowError from
 // next is an entry that could not be read: it is emitted with its reason and reading goes on.
 func ScoreBounded(ctx context.Context, o BoundedOptions, next func() (events.Entry, error), emit func(*Scored) error) (BoundedReport, error) {
 	report := BoundedReport{Rejected: map[string]int64{}}
 	defaulted(&o.MaxBatch, 4096)
+	defaulted(&o.RollingKeys, events.DefaultWindowKeys)
 	defaulted(&o.Contributions, ContributionsAnomalies)
 	live, err := loadModel(o.Engine, o.Data, modelNeeds{key: o.Key})
 	if err != nil {
@@ -57,6 +60,7 @@ func ScoreBounded(ctx context.Context, o BoundedOptions, next func() (events.Ent
 	}
 	live.ref, live.version = o.Ref, o.Ref.Version
 	b := bounded{o: &o, report: &report, emit: emit, m: micro{live: live}, decoder: live.decoder.Clone()}
+	b.windows = events.NewWindows(b.decoder, o.RollingKeys)
 	for {
 		if err := ctx.Err(); err != nil {
 			return report, err
@@ -94,6 +98,7 @@ type bounded struct {
 	emit    func(*Scored) error
 	m       micro
 	decoder *events.Decoder
+	windows *events.Windows
 	text    []byte
 }
 
@@ -109,7 +114,7 @@ func (b *bounded) flush() error {
 	if len(m.records) == 0 {
 		return nil
 	}
-	m.decode(b.decoder)
+	m.decode(b.decoder, func(stream.TopicPartition) *events.Windows { return b.windows })
 	if err := m.score(all); err != nil {
 		return err
 	}
@@ -151,6 +156,8 @@ func (r *BoundedReport) count(it *item) {
 		r.NotFinite++
 	case StatusPartial:
 		r.Partial++
+	case StatusWarming:
+		r.Warming++
 	}
 }
 
@@ -161,6 +168,7 @@ func (r *BoundedReport) Merge(o BoundedReport) {
 	r.Anomalies += o.Anomalies
 	r.NotFinite += o.NotFinite
 	r.Partial += o.Partial
+	r.Warming += o.Warming
 	r.Tombstones += o.Tombstones
 	sum := maps.Clone(o.Rejected)
 	for k, n := range r.Rejected {

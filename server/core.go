@@ -52,8 +52,11 @@ type item struct {
 	anomaly bool
 }
 
-// decode fills items and rows. decoder is this goroutine's own of m.live's.
-func (m *micro) decode(decoder *events.Decoder) {
+// decode fills items and rows. decoder is this goroutine's own of m.live's; windowsOf gives what its rolling features
+// look back on.
+func (m *micro) decode(decoder *events.Decoder, windowsOf func(stream.TopicPartition) *events.Windows) {
+	var at stream.TopicPartition
+	var windows *events.Windows
 	width := decoder.Columns()
 	m.items = slices.Grow(m.items[:0], len(m.records))[:len(m.records)]
 	m.rows = slices.Grow(m.rows[:0], len(m.records)*width)[:len(m.records)*width]
@@ -61,11 +64,18 @@ func (m *micro) decode(decoder *events.Decoder) {
 	for i := range m.records {
 		r := &m.records[i]
 		row := m.rows[n*width : (n+1)*width]
-		got := decoder.Decode(r.Value, row)
+		if decoder.Rolling() && (i == 0 || r.Partition != at.Partition || r.Topic != at.Topic) {
+			at = stream.TopicPartition{Topic: r.Topic, Partition: r.Partition}
+			windows = windowsOf(at)
+		}
+		got := decoder.DecodeNext(windows, r.Key, r.Value, row)
 		it := &m.items[i]
 		*it = item{outcome: got.Outcome, reason: got.Reason, detail: got.Detail, time: got.Time, timeOK: got.TimeOK, row: -1, chosen: -1}
 		if !it.timeOK && r.Time >= 0 {
 			it.time, it.timeOK = r.Time, true
+		}
+		if got.Warming {
+			it.status = StatusWarming
 		}
 		switch got.Outcome {
 		case events.Partial:

@@ -52,7 +52,7 @@ func newMetricSet() *metricSet {
 	m.out = counter("lapwing_records_out_total", "Score records produced.")
 	m.bad = counter("lapwing_records_bad_total", "Dead letters produced, by reason.", "reason")
 	m.tombstones = counter("lapwing_tombstones_total", "Input records with a null value: no score, no dead letter.")
-	m.statuses = counter("lapwing_records_status_total", "Score records by status: ok, partial, not_finite.", "status")
+	m.statuses = counter("lapwing_records_status_total", "Score records by status: ok, partial, warming, not_finite.", "status")
 	m.anomalies = counter("lapwing_anomalies_total", "Score records above the model's threshold, or not finite.")
 	m.alerts = counter("lapwing_alerts_total", "Alert records produced, by state: raised, repeated, cleared.", "state")
 	m.lost = counter("lapwing_offsets_lost_total", "Offsets that retention deleted before they were read.")

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/lapwing-stream/lapwing/events"
 	"github.com/lapwing-stream/lapwing/registry"
 )
 
@@ -25,6 +26,8 @@ type Options struct {
 	Queue           int           // records read and not yet produced, at most; default 65536
 	MaxInFlight     int           // batches on their way from input to output, at most; default 4
 	CommitInterval  time.Duration // time from a produced record to its offset's commit; default 100ms
+	RollingRewind   int           // offsets of a partition read again on assignment for rolling features; default 20000
+	RollingKeys     int           // keys of a partition whose last records are held for them; default 100000
 	ShutdownTimeout time.Duration // time to drain after the context has ended; default 30s
 	RetryMin        time.Duration // first pause before a stream that failed is begun anew, doubled each time; default 500ms
 	RetryMax        time.Duration // longest such pause; default 15s
@@ -77,6 +80,8 @@ func (o Options) withDefaults() Options {
 	defaulted(&o.Queue, 65536)
 	defaulted(&o.MaxInFlight, 4)
 	defaulted(&o.CommitInterval, 100*time.Millisecond)
+	defaulted(&o.RollingRewind, 20_000)
+	defaulted(&o.RollingKeys, events.DefaultWindowKeys)
 	defaulted(&o.ShutdownTimeout, 30*time.Second)
 	defaulted(&o.RetryMin, 500*time.Millisecond)
 	defaulted(&o.RetryMax, max(15*time.Second, o.RetryMin))
@@ -122,6 +127,9 @@ func (o Options) Validate() error {
 	}
 	if o.MaxInFlight < 1 || o.MaxInFlight > 1024 {
 		bad("max_in_flight %d is not within 1 to 1024", o.MaxInFlight)
+	}
+	if o.RollingRewind < 1 || o.RollingKeys < 1 {
+		bad("rolling_rewind %d and rolling_keys %d must be at least 1", o.RollingRewind, o.RollingKeys)
 	}
 	for _, d := range []struct {
 		name string

@@ -20,10 +20,11 @@ type ScoreStatus uint8
 const (
 	StatusOK        ScoreStatus = iota // every rule applied
 	StatusPartial                      // more than half of the fields were missing and were imputed
+	StatusWarming                      // the key has had fewer records than its rolling features look back
 	StatusNotFinite                    // a field or the score is infinite or beyond float32: score null, always an anomaly
 )
 
-var statusNames = [...]string{StatusOK: "ok", StatusPartial: "partial", StatusNotFinite: "not_finite"}
+var statusNames = [...]string{StatusOK: "ok", StatusPartial: "partial", StatusWarming: "warming", StatusNotFinite: "not_finite"}
 
 func (s ScoreStatus) String() string { return statusNames[s] }
 

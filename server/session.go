@@ -34,6 +34,7 @@ type session struct {
 	// Of the decode goroutine:
 	decoder *events.Decoder
 	decodes *liveModel
+	rolling *rollingState
 
 	// Of the score goroutine:
 	alerts *alertBook
@@ -74,6 +75,7 @@ type news struct {
 // assignment is a partition that came, with what the score goroutine has to know.
 type assignment struct {
 	stream.Position
+	from  int64 // first offset that is read: before Offset, where records are read again for the alert counts
 	state []restored
 }
 
@@ -94,6 +96,7 @@ func (r *runner) runSession(ctx context.Context) (err error) {
 		r: r, group: group, sink: sink,
 		toDecode: make(chan *parcel, flight), toScore: make(chan *parcel, 1), toOutput: make(chan *parcel, 1),
 		free:    make(chan *micro, flight+2),
+		rolling: newRollingState(r.server),
 		quiet:   map[stream.TopicPartition]int64{},
 		said:    map[string]bool{},
 		pending: map[stream.TopicPartition]int64{},
@@ -287,7 +290,7 @@ func (s *session) assign(ctx context.Context, e *stream.Assigned) (*news, error)
 			s.r.log.Warn("the committed offset is above the end of the partition: the topic was likely recreated; starting at its beginning",
 				"stream", s.r.o.name(), "topic", p.Topic, "partition", p.Partition, "committed", p.Committed, "end", p.High, "goes_on_at", p.Offset)
 		}
-		n.assigned = append(n.assigned, assignment{Position: p})
+		n.assigned = append(n.assigned, assignment{Position: p, from: p.Offset})
 	}
 	if s.alerts == nil || len(n.assigned) == 0 {
 		return n, nil
@@ -301,6 +304,7 @@ func (s *session) assign(ctx context.Context, e *stream.Assigned) (*news, error)
 			if err := s.group.SeekTo(p.TopicPartition, back); err != nil {
 				return nil, err
 			}
+			p.from = back
 		}
 	}
 	return n, nil

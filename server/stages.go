@@ -22,16 +22,22 @@ func (s *session) runDecode(ctx context.Context) error {
 			return err
 		}
 		var after *parcel
-		if p.news == nil {
+		if p.news != nil {
+			s.rolling.hear(p.news)
+		} else {
 			after = s.gather(p)
-			s.decode(p)
+			if err := s.decode(ctx, p); err != nil {
+				return err
+			}
 		}
 		if err := send(ctx, s.toScore, p); err != nil {
 			return err
 		}
 		if after != nil {
-			if after.news == nil {
-				s.decode(after)
+			if after.news != nil {
+				s.rolling.hear(after.news)
+			} else if err := s.decode(ctx, after); err != nil {
+				return err
 			}
 			if err := send(ctx, s.toScore, after); err != nil {
 				return err
@@ -60,13 +66,16 @@ func (s *session) gather(p *parcel) (after *parcel) {
 	return nil
 }
 
-func (s *session) decode(p *parcel) {
-	began := time.Now()
+func (s *session) decode(ctx context.Context, p *parcel) error {
 	live := s.r.slot.live.Load()
 	if s.decodes != live {
-		s.decodes, s.decoder = live, live.decoder.Clone()
+		s.decodes, s.decoder, s.rolling.stale = live, live.decoder.Clone(), true
 		pprof.SetGoroutineLabels(profileLabels(stageDecode, live))
 	}
+	if err := s.lookBack(ctx); err != nil {
+		return err
+	}
+	began := time.Now()
 	select {
 	case p.m = <-s.free:
 	default:
@@ -78,10 +87,12 @@ func (s *session) decode(p *parcel) {
 	for _, b := range p.batches {
 		m.records = append(m.records, b.Records...)
 	}
-	m.decode(s.decoder)
+	m.decode(s.decoder, s.rolling.windows)
+	s.rolling.advance(m.records)
 	took := time.Since(began)
 	s.r.metrics.decode.Observe(took.Seconds())
 	s.r.metrics.batch.Observe(float64(p.records))
+	return nil
 }
 
 // runScore scores and encodes.

@@ -109,7 +109,7 @@ func (a *app) score(cmd *cobra.Command, files []string, o *scoreFlags) error {
 	for _, name := range files {
 		if err := a.scoreFile(ctx, name, o, server.BoundedOptions{
 			Data: data, Ref: registry.Ref{Name: manifest.Name, Version: manifest.Version}, Engine: engine,
-			Source: filepath.Base(name), Key: o.file.Key, Contributions: o.contributions, MaxBatch: e.Score.MaxBatch,
+			Source: filepath.Base(name), Key: o.file.Key, Contributions: o.contributions, MaxBatch: e.Score.MaxBatch, RollingKeys: e.Score.RollingKeys,
 		}, sink, r); err != nil {
 			sink.abandon()
 			if ctx.Err() != nil {
@@ -330,7 +330,7 @@ type scoreResult struct {
 func (r *scoreResult) MarshalJSON() ([]byte, error) {
 	return json.Marshal(map[string]any{
 		"model": r.Model, "to": r.To, "records": r.Records, "scored": r.Scored, "anomalies": r.Anomalies, "not_finite": r.NotFinite,
-		"partial": r.Partial, "tombstones": r.Tombstones, "rejected": r.Rejected, "examples": r.Examples, "warnings": r.Warnings, "seconds": r.Seconds,
+		"partial": r.Partial, "warming": r.Warming, "tombstones": r.Tombstones, "rejected": r.Rejected, "examples": r.Examples, "warnings": r.Warnings, "seconds": r.Seconds,
 	})
 }
 
@@ -346,7 +346,7 @@ func (r *scoreResult) write(w io.Writer, t *terminal) {
 	for _, n := range []struct {
 		n    int64
 		what string
-	}{{r.Tombstones, "empty"}, {r.Partial, "with more than half of the fields missing"}, {r.NotFinite, "with a value or score that is not finite"}} {
+	}{{r.Tombstones, "empty"}, {r.Partial, "with more than half of the fields missing"}, {r.Warming, "with fewer records of their key before them than the rolling features look back"}, {r.NotFinite, "with a value or score that is not finite"}} {
 		if n.n > 0 {
 			fmt.Fprintf(w, "%s %s\n", count(n.n), n.what)
 		}

@@ -71,6 +71,8 @@ type ScoreConfig struct {
 	MaxBatch        int           `yaml:"max_batch" default:"4096" min:"1" max:"1048576" unit:"records" doc:"most records scored together; a batch forms only while the scorer is busy"`
 	Queue           int           `yaml:"queue" default:"65536" min:"1" unit:"records" doc:"most records waiting to be scored, for each stream"`
 	MaxInFlight     int           `yaml:"max_in_flight" default:"4" min:"1" max:"1024" unit:"batches" doc:"most batches between the read of a record and the commit of its offset"`
+	RollingRewind   int           `yaml:"rolling_rewind" default:"20000" min:"1" unit:"offsets" doc:"how far back a partition is read again, without output, when it is assigned or a model with other rolling features takes over"`
+	RollingKeys     int           `yaml:"rolling_keys" default:"100000" min:"1" unit:"keys" doc:"most keys of a partition whose last records are held for rolling features; the longest unseen goes first; each takes 4 bytes a value and 200 more"`
 	CommitInterval  time.Duration `yaml:"commit_interval" default:"100ms" min:"1000000" unit:"duration" doc:"how often offsets are committed"`
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout" default:"30s" min:"1000000" unit:"duration" doc:"how long a stop may take to finish, deliver and commit what was read"`
 }
