@@ -162,7 +162,7 @@ func (r *Report) writeModel(line func(label, format string, args ...any)) {
 		for i, f := range r.Worst {
 			parts[i] = fmt.Sprintf("%s %.0f%%", f.Field, 100*f.Unexplained)
 		}
-		line("unexplained", "%s", strings.Join(parts, ", "))
+		line("unexplained", "of the variance of %s: the network rebuilds these worst", strings.Join(parts, ", "))
 	}
 	r.writeScores(line)
 	r.writeThreshold(line)

@@ -117,7 +117,7 @@ func (r *Report) writeScores(line func(label, format string, args ...any)) {
 		if n == 0 && b.Share > 0 {
 			n = 1
 		}
-		line("", "  to %-8s %7s %s%s", fmt.Sprintf("%.4g", b.To), ShareText(b.Share), strings.Repeat("█", n), mark)
+		line("", "  to %-8s %7s %s%s", fmt.Sprintf("%.4g", b.To), ShareText(model.Digits(b.Share, 2)), strings.Repeat("█", n), mark)
 	}
 	if !marked && bars != nil {
 		line("", "  threshold %.4g, above all of them", r.Threshold)
@@ -158,7 +158,7 @@ func HowChosen(c model.ThresholdChoice) string {
 		if c.Goal == model.GoalF1 {
 			goal = "highest F1"
 		}
-		return fmt.Sprintf("chosen on labelled rows (%d, %d anomalous): %s", c.Sample.Rows, c.Sample.Anomalies, goal)
+		return fmt.Sprintf("chosen on %s labelled rows, %s of them anomalous: %s", thousands(c.Sample.Rows), thousands(c.Sample.Anomalies), goal)
 	case model.ByScore:
 		return "chosen by hand"
 	case model.ByFactor:
@@ -184,7 +184,7 @@ func WhatItMeans(c model.ThresholdChoice, recordsPerDay float64) []string {
 
 // Budget says whose alarms the rate counts.
 func Budget(m *model.Model, c model.ThresholdChoice) string {
-	if c.Method == model.ByLabel {
+	if c.Method == model.ByLabel || c.Used == 0 {
 		return ""
 	}
 	if m.Contaminated(max(c.Used, c.Above)) {

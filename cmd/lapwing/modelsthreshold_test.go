@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"math"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -145,4 +148,60 @@ func TestThresholdByLabelledFile(t *testing.T) {
 	b.has(b.ok("models threshold cars --labels week.jsonl --label broken --goal precision=90% --dry-run"), "1 rows have no score", "average precision 1.000", "recall")
 	_, stderr := b.fails("models threshold cars --labels week.jsonl --label nothing")
 	b.has(stderr, "none of the 401 rows has a score and a readable label nothing", "week.jsonl")
+}
+
+// Case 4.05 again, as a running scorer sees it: it takes the new threshold without being told, and no record is lost.
+func TestCase4_05RunningServerTakesTheThreshold(t *testing.T) {
+	b := newBed(t)
+	b.ok("generate cars --rate 0 --count 1000 --cars 20 --topic cars")
+	b.ok("train --topic cars --model cars --layers 4 --epochs 1")
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var out, errs buffer
+	ended := make(chan error, 1)
+	go func() {
+		ended <- run(ctx, splitWords(t, "serve --topic cars --model cars --http 127.0.0.1:0 --json"),
+			world{in: strings.NewReader(""), out: &out, err: &errs, environ: []string{"LAPWING_KAFKA_BOOTSTRAP_SERVERS=" + b.broker}})
+	}()
+	awaitTopic(t, b.broker, "cars.scores")
+	type record struct {
+		Version int
+		Score   float64
+		Anomaly bool
+	}
+	read := func(n int) (out []record) {
+		for line := range strings.Lines(b.ok(fmt.Sprintf("tail scores --topic cars --from-beginning -n %d --json", n))) {
+			var r struct{ Value record }
+			if err := json.Unmarshal([]byte(line), &r); err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, r.Value)
+		}
+		return out
+	}
+	n := 1000
+	read(n)
+	b.ok("models threshold cars --score 0")
+	var scores []record
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
+		b.ok("generate cars --rate 0 --count 100 --cars 20 --topic cars --seed 2")
+		n += 100
+		if scores = read(n); scores[n-1].Version == 2 {
+			break
+		}
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Fatalf("%v\n%s", err, errs.String())
+	}
+	seen := map[int]int{}
+	for _, s := range scores {
+		seen[s.Version]++
+		if s.Version == 2 && !s.Anomaly {
+			t.Fatalf("%+v", s)
+		}
+	}
+	if len(scores) != n || seen[1] < 1000 || seen[2] == 0 || seen[1]+seen[2] != n {
+		t.Errorf("%d records, by version %v", len(scores), seen)
+	}
 }
