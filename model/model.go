@@ -36,6 +36,7 @@ type Lineage struct {
 	Engine     string             `json:"engine"` // "cpu/portable"
 	Seed       uint64             `json:"seed"`
 	Settings   map[string]string  `json:"settings"`         // what changes the result: layers, epochs, rate asked, …
+	Parts      map[string]int64   `json:"parts,omitempty"`  // rows that each part saw: trim, prototypes, autoencoder, whitening, threshold
 	Parent     string             `json:"parent,omitempty"` // digest of the model it was derived from
 	Metrics    map[string]float64 `json:"metrics"`          // validation_loss, rate_used, share_above, ties, average_precision, …
 	Curve      []Epoch            `json:"curve"`

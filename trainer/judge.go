@@ -18,6 +18,7 @@ type columns struct {
 	forward  []kernels.Column
 	scaled   []scaled
 	constant []bool
+	ridge    []float64 // see scaled.ridge
 }
 
 // columns chooses each column's map and reports what was done.
@@ -31,6 +32,7 @@ func (j *job) columns(h *history, r *Report) (*columns, error) {
 		c.scaled = append(c.scaled, k)
 		c.forward = append(c.forward, k.forward(s, f))
 		c.constant = append(c.constant, k.Constant)
+		c.ridge = append(c.ridge, k.ridge(s, f))
 		if !k.Constant {
 			varying++
 		}
@@ -55,8 +57,8 @@ func (j *job) columns(h *history, r *Report) (*columns, error) {
 	return c, nil
 }
 
-// scores evaluates the whole history, in row order.
-func (j *job) scores(ctx context.Context, h *history, s kernels.Scorer) ([]float32, error) {
+// scores evaluates the whole history, in row order; stage is the name for its progress.
+func (j *job) scores(ctx context.Context, h *history, s kernels.Scorer, stage string) ([]float32, error) {
 	scores := make([]float32, h.n)
 	var done atomic.Int64
 	var failed error
@@ -73,7 +75,7 @@ func (j *job) scores(ctx context.Context, h *history, s kernels.Scorer) ([]float
 	defer tick.Stop()
 	started := time.Now()
 	progress := func(last bool) {
-		p := Progress{Stage: "judge", Records: done.Load(), TotalRecords: int64(h.n)}
+		p := Progress{Stage: stage, Records: done.Load(), TotalRecords: int64(h.n)}
 		if seconds := time.Since(started).Seconds(); seconds > 0 && p.Records > 0 {
 			p.RecordsPerSecond = float64(p.Records) / seconds
 			p.Left = time.Duration(float64(p.TotalRecords-p.Records) / p.RecordsPerSecond * float64(time.Second))
@@ -92,13 +94,55 @@ func (j *job) scores(ctx context.Context, h *history, s kernels.Scorer) ([]float
 	}
 }
 
+// finish scores the history and gives the program its heads' weights.
+func (j *job) finish(ctx context.Context, h *history, f *fitted) ([]float32, error) {
+	scorer, err := j.Engine.Scorer(f.program)
+	if err != nil {
+		return nil, err
+	}
+	e, err := j.scores(ctx, h, scorer, "judge")
+	if err != nil || j.Detector != DetectorBlend {
+		return e, err
+	}
+	// Without the means, which change no ranking, the score is a sum of distances and so of contributions.
+	p := f.trimmed.p
+	wp, we := float32(prototypeWeight/deviation(p)), float32((1-prototypeWeight)/deviation(e))
+	f.program = kernels.Blended(f.program, f.trimmed.groups, f.trimmed.prototypes, wp, we)
+	f.trimmed.p = nil
+	for i := range p { // what the program's Join does, without a third pass over the history
+		p[i] = float32(wp*p[i]) + float32(we*e[i])
+	}
+	return p, nil
+}
+
+const (
+	// prototypeWeight of the score is the prototypes' distance; 1/2 costs some thousandths.
+	prototypeWeight = 2. / 3
+	// leastHead is what a head's standard deviation is taken as at least: where all rows are equal it says nothing.
+	leastHead = 1e-6
+)
+
+// deviation is the standard deviation of a head over the history; scores that are not finite are left out.
+func deviation(scores []float32) float64 {
+	var n, mean, squares float64
+	for _, s := range scores {
+		if v := float64(s); !math.IsNaN(v) && !math.IsInf(v, 0) {
+			n++
+			d := v - mean
+			mean += d / n
+			squares += d * (v - mean)
+		}
+	}
+	return max(math.Sqrt(squares/max(n, 1)), leastHead)
+}
+
 // judge scores the history and finishes the model.
 func (j *job) judge(ctx context.Context, h *history, f *fitted, r *Report) error {
-	scorer, err := j.Engine.Scorer(f.program)
+	scores, err := j.finish(ctx, h, f)
 	if err != nil {
 		return err
 	}
-	scores, err := j.scores(ctx, h, scorer)
+	scorer, err := j.Engine.Scorer(f.program)
 	if err != nil {
 		return err
 	}
@@ -117,6 +161,7 @@ func (j *job) judge(ctx context.Context, h *history, f *fitted, r *Report) error
 	median := sorted[(n-1)/2]
 	r.Median, r.Highest = median, sorted[n-1]
 	r.Rows.Validation = int64(f.validation)
+	f.parts["threshold"] = int64(n)
 	metrics := map[string]float64{"median_score": median}
 	m := &model.Model{Program: f.program, Spec: h.spec, Quantiles: model.Quantiles(sorted)}
 	if m.SelfTest, err = selfTest(h, scores); err != nil {
@@ -125,7 +170,7 @@ func (j *job) judge(ctx context.Context, h *history, f *fitted, r *Report) error
 	m.Lineage = model.Lineage{
 		Cluster: r.Cluster, Topic: j.Topic, Partitions: r.Ranges, Rows: r.Rows,
 		Engine: j.Engine.Name() + "/" + j.Engine.Level(), Seed: j.Seed,
-		Settings: j.settings(f, &h.spec), Metrics: metrics, Curve: f.curve, Usual: usual(&h.spec, r.Columns), Notes: r.Notes, Span: r.Span,
+		Settings: j.settings(f, &h.spec), Parts: f.parts, Metrics: metrics, Curve: f.curve, Usual: usual(&h.spec, r.Columns), Notes: r.Notes, Span: r.Span,
 	}
 	threshold, choice, err := j.threshold(h, scores, sorted, m, r)
 	if err != nil {
@@ -162,6 +207,8 @@ func (j *job) judge(ctx context.Context, h *history, f *fitted, r *Report) error
 // settings are those that change the result.
 func (j *job) settings(f *fitted, spec *model.Spec) map[string]string {
 	s := map[string]string{
+		"detector":      j.Detector,
+		"trim":          strconv.FormatFloat(j.Trim, 'g', -1, 64),
 		"layers":        layerNames(f.layers),
 		"alarm_rate":    strconv.FormatFloat(j.AlarmRate, 'g', -1, 64),
 		"batch_size":    strconv.Itoa(j.BatchSize),

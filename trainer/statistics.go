@@ -177,11 +177,13 @@ const (
 	largest  = 1.5e38
 )
 
-// scaled is how one column enters the network: value ↦ (value − Centre)/Scale, clipped to [Lo, Hi] before.
+// scaled is how one column enters the detector: clipped to [Lo, Hi], then by the map that forward makes.
 type scaled struct {
 	Centre, Scale, Lo, Hi float64 // after log1p where the column has it
 	Constant              bool
-	Clipped               int64 // history values outside [Lo, Hi]
+	Clipped               int64     // history values outside [Lo, Hi]
+	X, Y                  []float64 // knots of a number's map; flags and constants have none
+	Unit                  float64   // what one unit is beyond the knots
 }
 
 // scale chooses the map of a column; f is the column's rule (model.Spec.ColumnRules).
@@ -211,9 +213,10 @@ func scale(s *Summary, f *model.Field) scaled {
 			Clipped: s.beyond(c-delta, c+delta)}
 	}
 	out.Centre, out.Scale = min(max(out.Centre, -largest), largest), min(out.Scale, largest)
-	out.Lo, out.Hi = s.Lower-clipUnits*out.Scale, s.Upper+clipUnits*out.Scale
 	if flag {
 		out.Lo, out.Hi = min(s.Min, 0), max(s.Max, 1)
+	} else {
+		out.bend(s)
 	}
 	if len(f.Clip) == 2 && !flag {
 		out.Lo, out.Hi = f.Clip[0], f.Clip[1]
@@ -241,8 +244,12 @@ func impute(s *Summary, f *model.Field) float64 {
 func (c *scaled) forward(s *Summary, f *model.Field) kernels.Column {
 	k := kernels.Column{Impute: float32(impute(s, f)), Log: s.Log, Lo: float32(c.Lo), Hi: float32(c.Hi)}
 	if !c.Constant {
-		k.X, k.Y = []float32{float32(c.Centre)}, []float32{0}
-		k.Before = float32(1 / c.Scale)
+		if len(c.X) == 0 {
+			k.X, k.Y, k.Before = []float32{float32(c.Centre)}, []float32{0}, float32(1/c.Scale)
+		}
+		for i := range c.X {
+			k.X, k.Y, k.Before = append(k.X, float32(c.X[i])), append(k.Y, float32(c.Y[i])), float32(1/c.Unit)
+		}
 		k.After = k.Before
 		return k
 	}
@@ -250,6 +257,19 @@ func (c *scaled) forward(s *Summary, f *model.Field) kernels.Column {
 	k.Y = []float32{-movedConstant, 0, movedConstant}
 	k.Before, k.After = movedConstant/(k.X[1]-k.X[0]), movedConstant/(k.X[2]-k.X[1])
 	return k
+}
+
+// ridge is the variance that a constant or a rare flag is short of one. The residual's covariance gets it back: such a
+// column hardly ever moves, and by that alone would count for dozens of others when it does.
+func (c *scaled) ridge(s *Summary, f *model.Field) float64 {
+	switch {
+	case c.Constant:
+		return 1
+	case f.Type != model.Number:
+		v := s.Deviation / c.Scale
+		return max(1-v*v, 0)
+	}
+	return 0
 }
 
 // note says what is worth saying about a column; "" = nothing.

@@ -50,12 +50,14 @@ type Options struct {
 	Rolling     int // mean and deviation of a key's last so many records as features, records; 0 takes the spec's; default 0
 	RollingKeys int // keys of a partition whose last records are held, the least recent goes first, keys; default 100,000
 
+	Detector     string  // DetectorBlend or DetectorAutoencoder; default DetectorBlend
+	Trim         float64 // share of the history that is not learned from: the rows with fewest like them, 0 to 0.9; default 0.25
 	Layers       []int   // hidden widths, the code among them, columns; nil chooses them from the columns; default nil
-	Epochs       int     // passes over the training rows; 0 takes 20, within 1,000 to 3,000 steps, and at least 3; default 0
+	Epochs       int     // passes over the training rows; 0 takes 3, or as many as make 1,000 steps; default 0
 	BatchSize    int     // rows of a minibatch; default 256
 	LearningRate float64 // Adam's highest rate, reached after the warm-up, 1/step; default 0.003
 	Patience     int     // evaluations without a better validation loss before stopping, count; default 10
-	Seed         uint64  // of weights and shuffling; default 1
+	Seed         uint64  // of samples, weights and shuffling; default 1
 
 	AlarmRate       float64 // share of the history that may score above the threshold, 0 to 0.5; default 0.0001
 	AlarmsPerDay    float64 // scores above the threshold a day, in place of AlarmRate, count; 0 asks for AlarmRate; default 0
@@ -76,10 +78,16 @@ type Options struct {
 	KeepDir   string         // where a finished model that could not be published is left, folder; default "."
 }
 
+// Detectors.
+const (
+	DetectorBlend       = "blend"       // distance to prototypes, and whitened error of a narrow autoencoder
+	DetectorAutoencoder = "autoencoder" // the latter alone
+)
+
 // Defaults are the options of a run that asks for nothing.
 func Defaults() Options {
 	return Options{
-		Alias: "live", BatchSize: 256, LearningRate: 3e-3, Patience: 10, Seed: 1,
+		Alias: "live", Detector: DetectorBlend, Trim: .25, BatchSize: 256, LearningRate: 3e-3, Patience: 10, Seed: 1,
 		RollingKeys: events.DefaultWindowKeys,
 		AlarmRate:   1e-4, ThresholdMethod: model.ByQuantile, ThresholdGoal: model.GoalF1, MinRows: 100, MaxMemory: 1 << 30, MaxRejected: .05, AllowLoss: .05, KeepDir: ".",
 	}
@@ -107,6 +115,8 @@ func (o *Options) Validate() error {
 	fault(o.Label != "" && o.Label == o.Key, "field %q cannot be both label and key", o.Label)
 	fault(o.Rolling != 0 && (o.Rolling < model.MinRolling || o.Rolling > model.MaxRolling), "rolling is %d records; %d to %d, or 0 for none", o.Rolling, model.MinRolling, model.MaxRolling)
 	fault(o.RollingKeys < 1, "rolling keys is %d; 1 or more", o.RollingKeys)
+	fault(!slices.Contains([]string{DetectorBlend, DetectorAutoencoder}, o.Detector), "detector %q is not known: %s or %s", o.Detector, DetectorBlend, DetectorAutoencoder)
+	fault(!(o.Trim >= 0 && o.Trim <= .9), "trim is %v; a share from 0 to 0.9", o.Trim)
 	for i, w := range o.Layers {
 		fault(w < 1 || w > kernels.MaxWidth, "layer %d of %v has width %d; widths are 1 to %d", i+1, o.Layers, w, kernels.MaxWidth)
 	}
@@ -141,7 +151,7 @@ func (o *Options) Validate() error {
 
 // Progress says where a run stands.
 type Progress struct {
-	Stage            string // "read", "fit", "judge", "publish"
+	Stage            string // "read", "trim", "fit", "judge", "publish"
 	Records          int64  // read or judged so far
 	TotalRecords     int64  // offsets in the ranges while reading: an upper bound
 	RecordsPerSecond float64

@@ -54,13 +54,15 @@ type TrainConfig struct {
 	AlarmsPerDay    float64 `yaml:"alarms_per_day" default:"0" min:"0" max:"1e11" unit:"alarms" doc:"scores above the threshold a day, at the history's own records a day, in place of alarm_rate; 0: alarm_rate"`
 	ThresholdMethod string  `yaml:"threshold_method" default:"quantile" oneof:"quantile|pot|label" doc:"how the threshold is chosen: a quantile of the history's scores, a fit of their tail (peaks over threshold), or the labels of --label"`
 	ThresholdGoal   string  `yaml:"threshold_goal" default:"f1" unit:"f1|recall=SHARE|precision=SHARE" doc:"what a threshold by label shall reach"`
-	Layers          []int   `yaml:"layers" default:"" min:"1" unit:"widths" doc:"widths of the hidden layers, the narrow code among them, such as 14,7,14; empty: chosen from the number of columns"`
+	Detector        string  `yaml:"detector" default:"blend" oneof:"blend|autoencoder" doc:"blend: distance to prototypes, and whitened error of a narrow autoencoder; autoencoder: the latter alone"`
+	Trim            float64 `yaml:"trim" default:"0.25" min:"0" max:"0.9" unit:"share" doc:"share of the history that is not learned from: the rows that have fewest like them, as faults may be among them; 0 where the history is known to be sound"`
+	Layers          []int   `yaml:"layers" default:"" min:"1" unit:"widths" doc:"widths of the hidden layers, the narrow code among them, such as 14,7,14; empty: chosen from the columns"`
 	Rolling         int     `yaml:"rolling" default:"0" min:"0" max:"1000" unit:"records" doc:"adds to every number the mean and the standard deviation of the key's last so many records as features; 0: as the spec says, else none"`
 	RollingKeys     int     `yaml:"rolling_keys" default:"100000" min:"1" unit:"keys" doc:"most keys of a partition whose last records are held for rolling features; the longest unseen goes first; each takes 4 bytes a value and 200 more"`
 	Seed            uint64  `yaml:"seed" default:"1" doc:"start of every random choice; the same seed, data and engine give the same bytes"`
 	Threads         int     `yaml:"threads" default:"0" min:"0" unit:"threads" doc:"threads that compute; 0: one for each core; the result does not depend on it"`
 	BatchSize       int     `yaml:"batch_size" default:"256" min:"1" unit:"rows" doc:"rows in one step of training"`
-	Epochs          int     `yaml:"epochs" default:"0" min:"0" unit:"passes" doc:"passes over the history's rows; 0: 20, within 1,000 to 3,000 steps, and at least 3"`
+	Epochs          int     `yaml:"epochs" default:"0" min:"0" unit:"passes" doc:"passes over the rows that are learned from; 0: 3, or as many as make 1,000 steps"`
 	Patience        int     `yaml:"patience" default:"10" min:"1" unit:"evaluations" doc:"evaluations without a better validation loss before training ends"`
 	LearningRate    float64 `yaml:"learning_rate" default:"0.003" min:"1e-9" max:"1" doc:"Adam's highest rate, reached after the warm-up; lowered when training diverges"`
 }
