@@ -147,11 +147,11 @@ func (d *Decoder) cell(n *node, text []byte, c cell) {
 	if n.isTime {
 		d.setTime(d.time.text(text))
 	}
-	if n.capture {
-		d.got = captured{kindText, text}
+	if n.capture > 0 {
 		if c.doubled {
-			d.got.text = append([]byte(nil), text...)
+			text = append([]byte(nil), text...)
 		}
+		d.got[n.capture-1] = captured{kindText, text}
 	}
 }
 

@@ -123,13 +123,13 @@ type Decoder struct {
 	timeMS  int64
 	timeWhy string
 	timeOK  bool
-	got     captured
-	scratch []byte // unescaped text
+	got     []captured // one a captured path
+	scratch []byte     // unescaped text
 	failAt  int
 	fail    string // what is wrong at failAt; a Reason… where it is one
 }
 
-// captured is the value under the path of a text reader.
+// captured is the value under one path that a reader of single fields asked for.
 type captured struct {
 	kind valueKind
 	text []byte // in the record or in scratch
@@ -153,14 +153,14 @@ func Compile(spec model.Spec) (*Decoder, error) {
 	if len(spec.Fields) == 0 {
 		return nil, errors.New("feature spec: no fields")
 	}
-	if spec.Rolling > 0 {
+	if spec.Rolling > 0 && spec.Key != "" {
 		return compile(spec, spec.Key)
 	}
-	return compile(spec, "")
+	return compile(spec)
 }
 
-// compile also takes a path whose value each record's scan keeps in got.
-func compile(spec model.Spec, capture string) (*Decoder, error) {
+// compile also takes paths, no two alike, whose values each record's scan keeps in got.
+func compile(spec model.Spec, captures ...string) (*Decoder, error) {
 	var errs []error
 	bad := func(format string, args ...any) {
 		errs = append(errs, fmt.Errorf("feature spec: "+format, args...))
@@ -263,9 +263,10 @@ func compile(spec model.Spec, capture string) (*Decoder, error) {
 		d.time = rule
 		place("time", spec.Time.Field).isTime = true
 	}
-	if capture != "" {
-		place("field", capture).capture = true
+	for i, name := range captures {
+		place("field", name).capture = int32(i + 1)
 	}
+	d.got = make([]captured, len(captures))
 	if spec.Format == "csv" && len(errs) == 0 {
 		if err := d.compileCSV(at); err != nil {
 			errs = append(errs, err)
@@ -305,6 +306,7 @@ func (d *Decoder) Clone() *Decoder {
 	c.counts = make([][fieldStates]int64, len(d.fields))
 	c.timeBad = map[string]int64{}
 	c.scratch = nil
+	c.got = make([]captured, len(d.got))
 	c.records, c.plain = 0, 0
 	if d.csv != nil {
 		c.csv = d.csv.clone()
@@ -349,7 +351,7 @@ func (d *Decoder) begin() {
 	clear(d.state)
 	d.good = 0
 	d.timeOK, d.timeWhy, d.timeMS = false, timeAbsent, 0
-	d.got = captured{}
+	clear(d.got)
 	d.fail = ""
 }
 

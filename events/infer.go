@@ -76,6 +76,13 @@ func Infer(sample [][]byte, o InferOptions) (model.Spec, []model.ColumnNote, err
 	return in.spec, in.notes, nil
 }
 
+// DetectFormat says how the records of a sample are written: format, and for CSV header and delimiter, with no fields. What o sets stands.
+func DetectFormat(sample [][]byte, o InferOptions) (model.Spec, error) {
+	in := &inference{o: o, at: map[string]*column{}}
+	err := in.read(sample)
+	return model.Spec{Format: in.spec.Format, Header: in.spec.Header, Delimiter: in.spec.Delimiter}, err
+}
+
 type inference struct {
 	o       InferOptions
 	spec    model.Spec

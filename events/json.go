@@ -180,8 +180,8 @@ func (d *Decoder) value(b []byte, i int, n *node, depth int) int {
 		default:
 			i = d.array(b, i, n, depth+1)
 		}
-		if n.capture && i >= 0 {
-			d.got.text = b[start:i]
+		if n.capture > 0 && i >= 0 {
+			d.got[n.capture-1].text = b[start:i]
 		}
 		return i
 	case '"':
@@ -204,11 +204,11 @@ func (d *Decoder) value(b []byte, i int, n *node, depth int) int {
 		if n.isTime {
 			d.setTime(d.time.text(text))
 		}
-		if n.capture {
+		if n.capture > 0 {
 			if escaped {
 				text = append([]byte(nil), text...) // scratch is used again within this record
 			}
-			d.got = captured{kindText, text}
+			d.got[n.capture-1] = captured{kindText, text}
 		}
 		return end + 1
 	case 't', 'f', 'n':
@@ -230,8 +230,8 @@ func (d *Decoder) value(b []byte, i int, n *node, depth int) int {
 				d.setTime(0, timeNotATime)
 			}
 		}
-		if n.capture {
-			d.got = captured{map[byte]valueKind{'n': kindNull, 't': kindTrue, 'f': kindFalse}[c], b[i:end]}
+		if n.capture > 0 {
+			d.got[n.capture-1] = captured{map[byte]valueKind{'n': kindNull, 't': kindTrue, 'f': kindFalse}[c], b[i:end]}
 		}
 		return end
 	default:
@@ -245,8 +245,8 @@ func (d *Decoder) value(b []byte, i int, n *node, depth int) int {
 		if n.isTime {
 			d.setTime(d.time.number(decimal{mant, exp, c == '-', exact}, b[i:end]))
 		}
-		if n.capture {
-			d.got = captured{kindNumber, b[i:end]}
+		if n.capture > 0 {
+			d.got[n.capture-1] = captured{kindNumber, b[i:end]}
 		}
 		return end
 	}
@@ -278,8 +278,8 @@ func (d *Decoder) leafOther(n *node, s uint8, k valueKind) {
 	if n.isTime {
 		d.setTime(0, timeNotATime)
 	}
-	if n.capture {
-		d.got = captured{kind: k}
+	if n.capture > 0 {
+		d.got[n.capture-1] = captured{kind: k}
 	}
 }
 
@@ -293,8 +293,8 @@ func (d *Decoder) forget(n *node) {
 		if c.isTime {
 			d.setTime(0, timeAbsent)
 		}
-		if c.capture {
-			d.got = captured{}
+		if c.capture > 0 {
+			d.got[c.capture-1] = captured{}
 		}
 		d.forget(c)
 	}

@@ -79,5 +79,5 @@ func (p *picker) pick(value []byte) captured {
 	if !p.d.scan(dropMark(value)) {
 		return captured{}
 	}
-	return p.d.got
+	return p.d.got[0]
 }

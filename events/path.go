@@ -35,7 +35,7 @@ func SplitPath(name string) ([]string, error) {
 type node struct {
 	field   int32 // index in Decoder.fields; -1 = none
 	isTime  bool
-	capture bool
+	capture int32 // place in Decoder.got, counted from 1; 0 = not kept
 
 	children []child // by object key
 	byKey    map[string]int32
@@ -63,7 +63,7 @@ type elem struct {
 func newNode() *node { return &node{field: -1, first: -1} }
 
 // leaf: the spec wants the value itself.
-func (n *node) leaf() bool { return n.field >= 0 || n.isTime || n.capture }
+func (n *node) leaf() bool { return n.field >= 0 || n.isTime || n.capture > 0 }
 
 // inner: the spec wants something below.
 func (n *node) inner() bool { return len(n.children) > 0 }
@@ -106,7 +106,7 @@ func (n *node) mark(fields []field) {
 	for i := range n.children {
 		c := &n.children[i]
 		f := c.node.field
-		c.number = f >= 0 && !c.node.isTime && !c.node.capture && !c.node.inner() && fields[f].kind == model.Number
+		c.number = f >= 0 && !c.node.isTime && c.node.capture == 0 && !c.node.inner() && fields[f].kind == model.Number
 		c.field = f
 		c.node.mark(fields)
 	}

@@ -128,10 +128,10 @@ func (d *Decoder) DecodeNext(w *Windows, key, value []byte, row []float32) Resul
 // Kafka key "7" may be two things.
 func (d *Decoder) keyOf(b, key []byte) []byte {
 	if d.spec.Key != "" {
-		switch d.got.kind {
+		switch d.got[0].kind {
 		case kindText, kindNumber, kindTrue, kindFalse:
-			if len(d.got.text) > 0 {
-				return append(append(b, 'f'), d.got.text...)
+			if len(d.got[0].text) > 0 {
+				return append(append(b, 'f'), d.got[0].text...)
 			}
 		}
 	}

@@ -66,6 +66,9 @@ func tooFewRowsError(j *job, r *Report) error {
 		what += ": " + leftOutList(r.LeftOut)
 	}
 	next := "wait for more history"
+	if j.Selection != (Selection{}) {
+		next = "read more of the topic: a longer time, a larger sample, a wider filter"
+	}
 	if n := r.Rows.Used; n > 0 {
 		next += fmt.Sprintf(", or add --min-rows %d (with few rows the threshold means little)", n)
 	}
@@ -76,7 +79,10 @@ func tooFewRowsError(j *job, r *Report) error {
 func leftOutList(left []LeftOut) string {
 	parts := make([]string, len(left))
 	for i, l := range left {
-		name := l.Reason
+		name := l.words()
+		if l.Reason == filteredOut {
+			name = "left out " + name
+		}
 		if name == tombstone && l.Count != 1 {
 			name += "s"
 		}

@@ -183,6 +183,9 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 				return nil, fmt.Errorf("label of topic %s: %w", j.Topic, err)
 			}
 		}
+		if w.filter, err = j.filter(spec); err != nil {
+			return nil, err
+		}
 		workers[i] = w
 	}
 	for _, w := range workers {
@@ -230,6 +233,7 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 		r.RecordsPerSecond = float64(h.read) / s
 	}
 
+	j.saw = nil // the sample's counts give way to those of all records
 	all := workers[0].statistics
 	h.fields = make([]events.FieldCounts, len(spec.Fields))
 	r.TimeProblems = map[string]int64{}
@@ -237,6 +241,7 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 		if i > 0 {
 			all.merge(w.statistics)
 		}
+		j.sawFields(w.filter)
 		for f, n := range w.decoder.Counts() {
 			addCounts(&h.fields[f], n)
 		}
@@ -273,6 +278,7 @@ type decodeWorker struct {
 	label      func([]byte) (positive, ok bool)
 	statistics statistics
 	row        []float32
+	filter     *events.Filter // nil: every record
 	sampler    *sampler
 	work       chan decodeWork
 	store      *rowStore // shared
@@ -287,12 +293,16 @@ func (w *decodeWorker) decode(work decodeWork) error {
 			p.leave(tombstone, "", rec.Offset)
 			continue
 		}
+		if w.filter != nil && !w.filter.Keeps(rec.Value) {
+			p.leave(filteredOut, "", rec.Offset)
+			continue
+		}
 		drawn := w.sampler.draws(rec.Partition, rec.Offset)
 		if !drawn && p.windows == nil {
 			p.leave(notInSample, "", rec.Offset)
 			continue
 		}
-		// Every record is entered into its key's window, whatever becomes of its row.
+		// Every record that the filter keeps, drawn or not, is entered into its key's window, whatever becomes of its row.
 		result := w.decoder.DecodeNext(p.windows, rec.Key, rec.Value, w.row)
 		if !drawn {
 			p.leave(notInSample, "", rec.Offset)

@@ -319,6 +319,9 @@ func (j *job) warnings(h *history, r *Report) []string {
 	if n := r.Rows.LeftOut["not_finite"]; n > 0 {
 		warn(true, "%s with infinities or numbers beyond float32: serve calls them anomalies", plural(n, "record"))
 	}
+	for _, name := range j.unseen() {
+		warn(true, "field %s of the filter is in none of the %s records", name, thousands(r.Rows.Read))
+	}
 	for problem, n := range r.TimeProblems {
 		warn(float64(n) > .01*float64(r.Rows.Read), "the time field %s: %s in %s; the Kafka timestamp stands in", h.spec.Time.Field, problem, plural(n, "record"))
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/lapwing-stream/lapwing/events"
 	"github.com/lapwing-stream/lapwing/stream"
 )
 
@@ -21,6 +22,7 @@ type Selection struct {
 	Last       time.Duration // so long before Until, or before the topic's latest record, in place of From; default 0, none
 	Partitions string        // numbers and ranges of them, such as 0,3,5-7; default all
 	Sample     string        // a number of records, or a share such as 5% or 0.05; default all
+	Where      string        // the condition that records must meet (events.ParseWhere); default none
 }
 
 // Earliest as a Selection's From is the oldest record that the topic still holds.
@@ -45,6 +47,7 @@ type wanted struct {
 	partitions  []int32
 	count       int64   // of records to sample; 0 = by share
 	share       float64 // 1 = all
+	where       *events.Where
 }
 
 // read says everything that is wrong with the selection.
@@ -85,6 +88,11 @@ func (s *Selection) parse() (w wanted, faults []error) {
 	}
 	if w.count, w.share, err = parseSample(s.Sample); err != nil {
 		bad(err)
+	}
+	if s.Where != "" {
+		if w.where, err = events.ParseWhere(s.Where); err != nil {
+			bad(err)
+		}
 	}
 	return w, faults
 }
@@ -225,6 +233,7 @@ func (j *job) choose(ctx context.Context, r *Report) ([]stream.Range, error) {
 	if err != nil {
 		return nil, err
 	}
+	j.where = w.where
 	ranges := slices.Clone(j.Ranges)
 	if ranges == nil {
 		chosen, err := j.Selection.choose(ctx, j.Client, j.Topic, w)
@@ -274,7 +283,7 @@ func stamp(ms int64) string { return time.UnixMilli(ms).UTC().Format(time.RFC333
 
 // settings are the selection's part of the lineage.
 func (s *Selection) settings(to map[string]string) {
-	for _, set := range []struct{ name, is string }{{"from", s.From}, {"until", s.Until}, {"partitions", s.Partitions}, {"sample", s.Sample}} {
+	for _, set := range []struct{ name, is string }{{"from", s.From}, {"until", s.Until}, {"partitions", s.Partitions}, {"sample", s.Sample}, {"where", s.Where}} {
 		if set.is != "" {
 			to[set.name] = set.is
 		}

@@ -70,8 +70,11 @@ type LeftOut struct {
 
 // words are the reason as a report has it.
 func (l *LeftOut) words() string {
-	if l.Reason == notInSample {
+	switch l.Reason {
+	case notInSample:
 		return "not in the sample"
+	case filteredOut:
+		return "by the filter"
 	}
 	return l.Reason
 }

@@ -80,9 +80,16 @@ func (t *thinned) add(value []byte, values, bytes int) {
 	}
 }
 
-// sample reads the values that inference looks at, in (partition, offset) order. It also says how many records it
-// passed and how many of them had a value; where that is fewer than MinRows, it has passed all.
-func (j *job) sample(ctx context.Context, ranges []stream.Range) (values [][]byte, read, valued int64, err error) {
+// sampled is what inference looks at, in (partition, offset) order, and what it was taken from.
+type sampled struct {
+	values   [][]byte
+	read     int64 // records passed; all there are where fewer than MinRows had a value
+	valued   int64 // of those, with a value that the filter keeps
+	filtered int64 // left out by the filter
+}
+
+// sample reads what inference looks at. The filter may be nil.
+func (j *job) sample(ctx context.Context, ranges []stream.Range, filter *events.Filter) (out sampled, err error) {
 	// One list a partition and stripe: what is kept does not depend on which partition came first.
 	type place struct {
 		partition int32
@@ -92,12 +99,16 @@ func (j *job) sample(ctx context.Context, ranges []stream.Range) (values [][]byt
 	take := func(stripe int, ranges []stream.Range, values, bytes int) error {
 		_, err := j.each(ctx, ranges, func(b *stream.Batch) error {
 			defer b.Release()
-			read += int64(len(b.Records))
+			out.read += int64(len(b.Records))
 			for _, rec := range b.Records {
 				if rec.Value == nil {
 					continue
 				}
-				valued++
+				if filter != nil && !filter.Keeps(rec.Value) {
+					out.filtered++
+					continue
+				}
+				out.valued++
 				at := place{rec.Partition, stripe}
 				if kept[at] == nil {
 					kept[at] = &thinned{}
@@ -115,30 +126,30 @@ func (j *job) sample(ctx context.Context, ranges []stream.Range) (values [][]byt
 		}
 		j.report(Progress{Stage: "read", TotalRecords: offsets(ranges)}, false)
 		if err := take(i, s, 2*sampleRows/len(all), sampleBytes/len(all)); err != nil {
-			return nil, 0, 0, err
+			return out, err
 		}
 	}
-	if valued < int64(j.MinRows) && len(all) > 1 {
-		// A compacted topic may be nearly all holes: look at everything.
+	if out.valued < int64(j.MinRows) && len(all) > 1 {
+		// A compacted topic may be nearly all holes, and a filter may keep next to nothing: look at everything.
 		clear(kept)
-		read, valued = 0, 0
+		out = sampled{}
 		if err := take(0, ranges, 2*sampleRows, sampleBytes); err != nil {
-			return nil, 0, 0, err
+			return out, err
 		}
 	}
 	places := slices.SortedFunc(maps.Keys(kept), func(a, b place) int {
 		return cmp.Or(cmp.Compare(a.partition, b.partition), cmp.Compare(a.stripe, b.stripe))
 	})
 	for _, p := range places {
-		values = append(values, kept[p].values...)
+		out.values = append(out.values, kept[p].values...)
 	}
-	return values, read, valued, nil
+	return out, nil
 }
 
 // spec returns the given spec or the inferred one, and the names of all fields that the sample shows.
 func (j *job) spec(ctx context.Context, ranges []stream.Range, r *Report) (model.Spec, []string, error) {
 	started := time.Now()
-	sample, read, valued, err := j.sample(ctx, ranges)
+	s, err := j.sample(ctx, ranges, nil)
 	if err != nil {
 		return model.Spec{}, nil, err
 	}
@@ -156,29 +167,31 @@ func (j *job) spec(ctx context.Context, ranges []stream.Range, r *Report) (model
 			}
 		}
 	}
+	var whole []string // names of fields, those of records that the filter leaves out too
+	if j.where != nil {
+		if whole, err = j.sampleFiltered(ctx, ranges, o, &s); err != nil {
+			return model.Spec{}, nil, err
+		}
+		r.Seconds.Sample = time.Since(started).Seconds()
+	}
+	sample := s.values
 	inferred, notes, err := events.Infer(sample, o)
 	foreign := len(sample) > 0 && events.Fingerprint(sample[0]) != ""
-	if err != nil && valued < int64(j.MinRows) && !foreign {
+	if err != nil && s.valued < int64(j.MinRows) && !foreign {
 		// That there are too few is the plainer truth than what cannot be told from them, unless more of the same would
 		// not help.
-		r.Rows = model.Rows{Read: read, Used: valued}
-		if n := read - valued; n > 0 {
-			r.LeftOut = []LeftOut{{Reason: tombstone, Count: n}}
+		r.Rows = model.Rows{Read: s.read, Used: s.valued}
+		for _, l := range []LeftOut{{Reason: tombstone, Count: s.read - s.valued - s.filtered}, {Reason: filteredOut, Count: s.filtered}} {
+			if l.Count > 0 {
+				r.LeftOut = append(r.LeftOut, l)
+			}
 		}
-		return model.Spec{}, nil, tooFewRowsError(j, r)
+		return model.Spec{}, nil, j.tooFewRows(whole, r)
 	}
 	if j.Spec == nil && err != nil {
 		return model.Spec{}, nil, inferError(j, err)
 	}
-	known := make([]string, 0, len(inferred.Fields)+len(notes))
-	for _, f := range inferred.Fields {
-		known = append(known, f.Name)
-	}
-	for _, n := range notes {
-		known = append(known, n.Name)
-	}
-	slices.Sort(known)
-	known = slices.Compact(known)
+	known := fieldNames(inferred, notes, whole)
 	if j.Spec != nil {
 		if _, found := slices.BinarySearch(known, j.Label); j.Label != "" && !found && len(known) > 0 && !slices.Contains(known, "*") {
 			next := "correct --label, or do without it"
@@ -198,4 +211,17 @@ func (j *job) spec(ctx context.Context, ranges []stream.Range, r *Report) (model
 	inferred.Rolling = j.Rolling
 	r.Inferred, r.Notes = true, notes
 	return inferred, known, nil
+}
+
+// fieldNames are the names of all fields that an inference has seen, features or not, and more, sorted.
+func fieldNames(spec model.Spec, notes []model.ColumnNote, more []string) []string {
+	known := slices.Clone(more)
+	for _, f := range spec.Fields {
+		known = append(known, f.Name)
+	}
+	for _, n := range notes {
+		known = append(known, n.Name)
+	}
+	slices.Sort(known)
+	return slices.Compact(known)
 }

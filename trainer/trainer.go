@@ -143,7 +143,7 @@ func (o *Options) Validate() error {
 	_, selection := o.Selection.parse()
 	faults = append(faults, selection...)
 	whole := o.Selection
-	whole.Sample = ""
+	whole.Sample, whole.Where = "", ""
 	fault(o.Ranges != nil && whole != (Selection{}), "offsets to read are given, and a selection by time or partition too: give one of them")
 	fault(o.Threads < 0, "threads is %d; 0 or more", o.Threads)
 	return errors.Join(faults...)
@@ -169,7 +169,9 @@ const progressEvery = 100 * time.Millisecond
 type job struct {
 	Deps
 	Options
-	sampler  *sampler // nil: every record
+	sampler  *sampler      // nil: every record
+	where    *events.Where // nil: every record
+	saw      []int64       // records that had each of where's fields
 	reported time.Time
 }
 

@@ -53,6 +53,7 @@ const (
 	notFinite = "not_finite"
 
 	notInSample = "sample" // not drawn
+	filteredOut = "where"  // by the condition
 )
 
 func (l *LeftOut) rejected() bool {
@@ -60,7 +61,7 @@ func (l *LeftOut) rejected() bool {
 }
 
 // passedOver: nobody looked at the record, since the run was told not to.
-func (l *LeftOut) passedOver() bool { return l.Reason == notInSample }
+func (l *LeftOut) passedOver() bool { return l.Reason == notInSample || l.Reason == filteredOut }
 
 // rejects counts the records that serve would send to the dead-letter topic.
 func rejects(left []LeftOut) (n int64) {
@@ -104,7 +105,7 @@ func (j *job) usable(h *history, known []string, r *Report) error {
 		}
 	}
 	if h.n < j.MinRows {
-		return tooFewRowsError(j, r)
+		return j.tooFewRows(known, r)
 	}
 	if gone != nil {
 		return &absentFieldsError{topic: j.Topic, rows: h.n, fields: gone}

@@ -27,6 +27,7 @@ type fault struct {
 	what  string // what happened
 	where string // file:line, topic/partition/offset/field, address; "" where what says it
 	next  string // what to do about it
+	caret int    // column of where to point at, from 1; 0 = none
 	code  int    // exit code; 0 = exitFailed
 	cause error
 }
@@ -93,6 +94,9 @@ func explain(err error) *fault {
 			out.next = h.Hint()
 			if p, ok := e.(placer); ok {
 				out.where = p.Where()
+			}
+			if c, ok := e.(interface{ Caret() int }); ok {
+				out.caret = c.Caret()
 			}
 			break
 		}
@@ -260,6 +264,9 @@ func printFault(w io.Writer, f *fault) {
 	fmt.Fprintf(w, "lapwing: %s\n", clean(f.what))
 	if f.where != "" {
 		fmt.Fprintf(w, "  %s\n", clean(f.where))
+		if f.caret > 0 && clean(f.where) == f.where {
+			fmt.Fprintf(w, "  %s^\n", strings.Repeat(" ", f.caret-1))
+		}
 	}
 	if f.next != "" {
 		fmt.Fprintf(w, "  next: %s\n", clean(f.next))

@@ -36,7 +36,7 @@ publishes the model to the model topic. The alias live moves to it, so a running
 at once. Ends by printing the lines that serve and watch it.
 
 --from, --until, --last and --partitions read part of the topic, by the records' Kafka timestamps;
---sample draws evenly from that.
+--where leaves out records by what is in them, and --sample draws evenly from the rest.
 
 What the fields are is inferred from the history; --dry-run shows it as a feature spec, which can
 be edited and given back with --spec. A field that holds the truth is named with --label: it
@@ -46,6 +46,7 @@ judges the model, and is never a feature.`,
   lapwing train --topic cars --dry-run > spec.yaml
   lapwing train --topic cars --model cars --spec spec.yaml     # as it was edited
   lapwing train --topic cars --model cars --last 30d --sample 1000000
+  lapwing train --topic cars --model cars --where 'event.speed > 0 && event.model == "M3"'
   lapwing train --topic cars --model cars --from 2026-11-01 --until 2026-11-15T06:00+01:00
   lapwing train --topic cars --model cars --alias none --layers 14,7,14 --seed 2`,
 		Args: args(0, 0, ""),
@@ -84,6 +85,7 @@ func addSelectionFlags(f *pflag.FlagSet, s *trainer.Selection) {
 	f.StringVar(&s.From, "from", "", "begin at the first record of this `TIME` or later, such as 2026-11-01 or 2026-11-01T14:00+01:00; UTC without an offset; earliest: all that is kept")
 	f.StringVar(&s.Until, "until", "", "end before the first record of this `TIME` or later; empty: the end found at the start")
 	f.Var((*durationFlag)(&s.Last), "last", "begin this `DURATION`, such as 30d or 12h, before --until or the topic's latest record")
+	f.StringVar(&s.Where, "where", "", "read only records for which `CONDITION` holds, such as 'event.speed > 0 && event.model == \"M3\"'")
 	f.StringVar(&s.Partitions, "partitions", "", "read only these partitions, `NUMBERS` such as 0,3,5-7")
 }
 
