@@ -7,15 +7,21 @@ import (
 	"github.com/lapwing-stream/lapwing/kernels"
 )
 
-// BenchmarkScore scores 18-14-7-7-18, the car sensors' net, alone and in batches, and checks the answers.
+// BenchmarkScore scores 18-14-7-7-18, the car sensors' net, alone and in batches, then two heads of the default
+// detector's shape, and the grouped distance that training trims by. It checks the answers.
 func BenchmarkScore(b *testing.B, e kernels.Engine) {
-	n := autoencoder(18, []int{14, 7, 7}, kernels.Tanh)
+	benchmarkScore(b, e, "", autoencoder(18, []int{14, 7, 7}, kernels.Tanh), 1, 16, 256, 4096)
+	benchmarkScore(b, e, "blended/", blended(18, 32, 8, []int{36, 4, 36}, kernels.Tanh), 1, 4096)
+	benchmarkScore(b, e, "256x8/", nearest(18, 256, 8), 4096)
+}
+
+func benchmarkScore(b *testing.B, e kernels.Engine, prefix string, n *net, counts ...int) {
 	s, err := e.Scorer(n.p)
 	if err != nil {
 		b.Fatal(err)
 	}
 	o := newOracle(n.p, n.prediction)
-	for _, count := range []int{1, 16, 256, 4096} {
+	for _, count := range counts {
 		rows := n.rows(count)
 		scores, contributions := make([]float32, count), make([]float32, len(rows))
 		for _, bb := range []struct {
@@ -25,14 +31,14 @@ func BenchmarkScore(b *testing.B, e kernels.Engine) {
 			{"score", kernels.Output{Score: scores}},
 			{"contributions", kernels.Output{Score: scores, Contributions: contributions}},
 		} {
-			b.Run(fmt.Sprintf("%s/rows=%d", bb.name, count), func(b *testing.B) {
+			b.Run(fmt.Sprintf("%s%s/rows=%d", prefix, bb.name, count), func(b *testing.B) {
 				for b.Loop() {
 					if err := s.Score(rows, bb.out); err != nil {
 						b.Fatal(err)
 					}
 				}
 				b.ReportMetric(float64(b.N)*float64(count)/b.Elapsed().Seconds(), "rows/s")
-				want := o.values(rows[:18])[n.p.Score][0]
+				want := o.values(rows[:n.p.Width])[n.p.Score][0]
 				if d := float64(scores[0]) - want; d*d > 1e-8*want*want {
 					b.Fatalf("score %v, want %v", scores[0], want)
 				}
