@@ -31,7 +31,7 @@ func small() (*kernels.Program, kernels.TrainOptions) {
 
 func TestNoAllocation(t *testing.T) {
 	p, o := small()
-	s, err := cpu.New().Scorer(p)
+	s, err := cpu.New().Scorer(kernels.Blended(p, 2, []float32{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}, 1, 1))
 	if err != nil {
 		t.Fatal(err)
 	}
