@@ -2,14 +2,14 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint bench recording arm64 kafka-test clean
+.PHONY: help build demo test lint bench recording arm64 kafka-test soak clean
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 export LAPWING_DATA ?= $(abspath ../shared/data)
 export LAPWING_PYTHON ?= $(abspath build/py/bin/python)
 GOTESTSUM := $(GO) run gotest.tools/gotestsum@v1.13.0
-E2E := ^Test(Demo|Docs|Recording|RealInput|GeneratedInput|LifeOfAModel)
+E2E := ^Test(Demo|Docs|Recording|RealInput|GeneratedInput|LifeOfAModel|TrainMemory)
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 help: ## this list
@@ -61,6 +61,9 @@ arm64: ## cross-compile for linux arm64 with Debian's gcc-aarch64-linux-gnu
 
 kafka-test: build ## the end-to-end tests against one real Apache Kafka broker from Maven artifacts (needs java, mvn)
 	@bench/kafka/with-kafka $(GO) test -tags e2e -count=1 -timeout 10m -run RealKafka ./cmd/lapwing
+
+soak: build ## train on 50 million records of real Kafka within 1 GiB: about 20 GB of disk and an hour (needs java, mvn)
+	@bench/kafka/with-kafka $(GO) test -tags e2e -count=1 -v -timeout 4h -run SoakTraining ./cmd/lapwing
 
 clean: ## remove bin and build
 	@rm -rf bin build

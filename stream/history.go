@@ -115,7 +115,7 @@ func (c *Client) ReadRanges(ctx context.Context, topic string, ranges []Range, o
 		shares[i], loads[i] = append(shares[i], p), loads[i]+p.To-p.From
 	}
 	for _, s := range shares {
-		k, err := c.consumer(map[string]any{"group.id": "lapwing-history"}, "20")
+		k, err := c.consumer(map[string]any{"group.id": "lapwing-history"}, "20", historyDefaults)
 		if err == nil {
 			r := &rangeReader{h: h, k: k, parts: s, by: map[int32]*part{}}
 			for _, p := range s {
@@ -172,6 +172,7 @@ func (h *History) Close() {
 		for b := range h.out { // until the readers have seen it and ended
 			b.Release()
 		}
+		giveBack()
 	})
 }
 

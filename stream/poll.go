@@ -57,7 +57,7 @@ func (p *poller) open() error {
 		}
 		role["client.id"] = id + "/" + o.Member
 	}
-	k, err := p.g.c.consumer(role, "500")
+	k, err := p.g.c.consumer(role, "500", nil)
 	if err != nil {
 		return err
 	}

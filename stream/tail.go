@@ -100,7 +100,7 @@ func (c *Client) Tail(ctx context.Context, topics []string, o TailOptions) (*Tai
 	if err != nil {
 		return nil, err
 	}
-	t.k, err = c.consumer(map[string]any{"group.id": "lapwing-tail", "isolation.level": isolation}, "100")
+	t.k, err = c.consumer(map[string]any{"group.id": "lapwing-tail", "isolation.level": isolation}, "100", nil)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,8 @@ import (
 )
 
 func main() {
+	// A file that reaches the limit of ulimit -f is an error of that file, not the end of the process.
+	signal.Ignore(syscall.SIGXFSZ)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// The first signal asks for a clean end; with the handler gone, a second one ends the process at once.
 	context.AfterFunc(ctx, stop)

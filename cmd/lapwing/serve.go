@@ -66,6 +66,8 @@ func (a *app) serve(cmd *cobra.Command) error {
 	if len(e.Streams) == 0 {
 		return usage("there is nothing to serve: no stream is configured", "", "add --topic T and --model NAME, or streams to lapwing.yaml")
 	}
+	here := readMachine()
+	limitHeap(here.serveHeap())
 	engine, err := a.engine(e.Score.Engine)
 	if err != nil {
 		return err

@@ -144,6 +144,7 @@ func (a *app) train(cmd *cobra.Command, o *trainFlags) error {
 	if err != nil {
 		return err
 	}
+	defer a.boundTraining(e)()
 	t, err := trainOptions(o, &e.Train)
 	if err != nil {
 		return err
@@ -246,7 +247,7 @@ func writeTrainJSON(w io.Writer, r *trainer.Report, engine string, next []string
 		"topic": r.Topic, "model": r.Name, "cluster": r.Cluster, "engine": engine, "published": r.Published,
 		"spec": r.Spec, "inferred": r.Inferred, "notes": r.Notes, "partitions": r.Ranges, "rows": r.Rows, "left_out": r.LeftOut, "partial": r.Partial,
 		"seconds":            r.Seconds.Read + r.Seconds.Fit + r.Seconds.Judge + r.Seconds.Publish,
-		"records_per_second": r.RecordsPerSecond, "records_per_day": r.RecordsPerDay, "span": r.Span, "timeline": r.Timeline,
+		"records_per_second": r.RecordsPerSecond, "spilled_bytes": r.Spilled, "records_per_day": r.RecordsPerDay, "span": r.Span, "timeline": r.Timeline,
 	}
 	if r.Model != nil {
 		for k, v := range map[string]any{
