@@ -29,10 +29,10 @@ func (a *app) completionCommand() *cobra.Command {
 of models, versions, aliases and topics as they stand in the configured Kafka. A broker that does
 not answer within 1.5 seconds offers nothing, without a word.
 
-  bash         source <(lapwing completion bash)       in ~/.bashrc; needs the package bash-completion
-  zsh          source <(lapwing completion zsh)        in ~/.zshrc, after compinit
-  fish         lapwing completion fish > ~/.config/fish/completions/lapwing.fish
-  powershell   lapwing completion powershell | Out-String | Invoke-Expression     in $PROFILE`,
+  ~/.bashrc   source <(lapwing completion bash)     (needs the package bash-completion)
+  ~/.zshrc    source <(lapwing completion zsh)      (after compinit)
+  fish        lapwing completion fish > ~/.config/fish/completions/lapwing.fish
+  $PROFILE    lapwing completion powershell | Out-String | Invoke-Expression`,
 		Example: `  source <(lapwing completion bash)
   lapwing completion fish > ~/.config/fish/completions/lapwing.fish`,
 		Args:      args(1, 1, "the name of a shell"),

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -143,123 +142,6 @@ func entriesJSON(list []registry.Entry) []entryJSON {
 		out = append(out, one)
 	}
 	return out
-}
-
-func (a *app) modelsShow() *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "show NAME[@ALIAS|/VERSION]", Short: "Show what a model is made of, and the history of its aliases",
-		Example: `  lapwing models show cars
-  lapwing models show cars/3
-  lapwing models show cars@canary --json`,
-		Args: args(1, 1, "the name of a model"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ref, err := registry.ParseRef(args[0])
-			if err != nil {
-				return err
-			}
-			return a.withRegistry(cmd, func(r *registry.Registry, e *effective) error {
-				return a.showModel(cmd, r, e, ref, ref.String() != args[0])
-			})
-		},
-	}
-	a.jsonFlag(cmd.Flags(), "print one JSON object")
-	return cmd
-}
-
-// showModel prints one version; whole also the name's other versions and aliases.
-func (a *app) showModel(cmd *cobra.Command, r *registry.Registry, e *effective, ref registry.Ref, whole bool) error {
-	list, err := r.List(cmd.Context())
-	if err != nil {
-		return noModelTopic(err, e)
-	}
-	i := slices.IndexFunc(list, func(it registry.Entry) bool { return it.Name == ref.Name })
-	manifest, data, err := r.Get(cmd.Context(), ref)
-	if err != nil && !(whole && i >= 0) {
-		return err
-	}
-	var m *model.Model
-	if err == nil {
-		if m, err = model.Decode(data); err != nil {
-			return fmt.Errorf("model %s cannot be read: %w", manifest, err)
-		}
-	}
-	if a.json {
-		object := map[string]any{}
-		if i >= 0 {
-			object["model"] = entriesJSON(list[i : i+1])[0]
-		}
-		if m != nil {
-			object["version"], object["manifest"], object["spec"], object["threshold"], object["lineage"] = manifest.Version, manifest, m.Spec, m.Threshold, m.Lineage
-		}
-		return a.encodeJSON(object)
-	}
-	if whole && i >= 0 {
-		it := list[i]
-		a.printf("%s  %s\n", a.term.paint(bold, it.Name), aliasText(a.term, it.Aliases))
-		for _, v := range slices.Backward(it.Versions) {
-			a.printf("  %s\n", versionText(a.term, v))
-		}
-		for _, name := range slices.Sorted(maps.Keys(it.Aliases)) {
-			for _, move := range slices.Backward(it.Aliases[name].History) {
-				why := ""
-				if move.Why != "" {
-					why = ": " + move.Why
-				}
-				a.printf("  %s  %s %d → %d by %s%s\n", move.When.UTC().Format("2006-01-02 15:04"), name, move.From, move.To, clean(move.Who), clean(why))
-			}
-		}
-		a.printf("\n")
-	}
-	if m == nil {
-		a.printf("no version is %s\n", ref)
-		return nil
-	}
-	a.describe(manifest, m)
-	return nil
-}
-
-// describe says what a model is and what it was made from.
-func (a *app) describe(manifest registry.Manifest, m *model.Model) {
-	line := func(label, format string, args ...any) {
-		a.printf("%s", a.term.wrap(fmt.Sprintf("%-10s %s\n", label, clean(fmt.Sprintf(format, args...))), 13))
-	}
-	a.printf("%s\n", a.term.paint(bold, manifest.String()))
-	line("published", "%s by %s", manifest.Created.UTC().Format(time.RFC3339), manifest.By)
-	line("file", "%s bytes in %d parts, digest %s", count(manifest.Bytes), manifest.Parts, manifest.Digest)
-	l := m.Lineage
-	line("history", "topic %s, %d partitions: %s records read, %s used", l.Topic, len(l.Partitions), count(l.Rows.Read), count(l.Rows.Used))
-	for _, reason := range slices.Sorted(maps.Keys(l.Rows.LeftOut)) {
-		line("", "%s left out: %s", count(l.Rows.LeftOut[reason]), reason)
-	}
-	line("engine", "%s, seed %d", l.Engine, l.Seed)
-	if l.Parent != "" {
-		line("parent", "%s", l.Parent)
-	}
-	columns := m.Spec.Columns()
-	var layers []string
-	for _, w := range m.Layers() {
-		layers = append(layers, strconv.Itoa(w))
-	}
-	line("network", "%s over %d columns", strings.Join(layers, "-"), len(columns))
-	line("threshold", "%s", fourDigits(m.Threshold))
-	var settings []string
-	for _, k := range slices.Sorted(maps.Keys(l.Settings)) {
-		settings = append(settings, k+"="+l.Settings[k])
-	}
-	line("settings", "%s", strings.Join(settings, " "))
-	var metrics []string
-	for _, k := range slices.Sorted(maps.Keys(l.Metrics)) {
-		metrics = append(metrics, k+"="+fourDigits(l.Metrics[k]))
-	}
-	line("metrics", "%s", strings.Join(metrics, " "))
-	var fields []string
-	for _, f := range m.Spec.Fields {
-		fields = append(fields, f.Name)
-	}
-	line("features", "%s", strings.Join(fields, ", "))
-	for _, n := range l.Notes {
-		line("", "%s: %s", n.Name, n.Note)
-	}
 }
 
 // moved prints where an alias points now.
