@@ -32,23 +32,3 @@ func (n ColumnNote) Kind() NoteKind {
 	}
 	return NoteOther
 }
-
-// ScoreAt is the score at or below which the share p of the history lies, 0 to 1: linear between two quantiles.
-func (m *Model) ScoreAt(p float64) float64 {
-	q := m.Quantiles
-	for i := range q {
-		if q[i].P < p {
-			continue
-		}
-		if i == 0 || q[i].P == p {
-			return q[i].Score
-		}
-		a, b := q[i-1], q[i]
-		// Halves, so that the difference of two finite scores stays finite.
-		return 2 * (a.Score/2 + (p-a.P)/(b.P-a.P)*(b.Score/2-a.Score/2))
-	}
-	if len(q) == 0 {
-		return 0
-	}
-	return q[len(q)-1].Score
-}

@@ -34,7 +34,7 @@ version goes into service, and back out of it.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	a.bind(cmd.PersistentFlags(), "models_topic")
-	cmd.AddCommand(a.modelsList(), a.modelsShow(), a.modelsMove(), a.modelsRollback(), a.modelsImport(), a.modelsExport(), a.modelsDelete(), a.modelsThreshold())
+	cmd.AddCommand(a.modelsList(), a.modelsShow(), a.modelsDiff(), a.modelsMove(), a.modelsRollback(), a.modelsImport(), a.modelsExport(), a.modelsDelete(), a.modelsThreshold())
 	return cmd
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/lapwing-stream/lapwing/model"
 	"github.com/lapwing-stream/lapwing/registry"
+	"github.com/lapwing-stream/lapwing/trainer"
 )
 
 func (a *app) modelsShow() *cobra.Command {
@@ -143,6 +144,14 @@ func (a *app) describeHistory(l *model.Lineage, line func(label, format string, 
 		cluster = " of cluster " + l.Cluster
 	}
 	line("history", "topic %s%s: %s read, %s used, the last %s of them for validation", l.Topic, cluster, counted(l.Rows.Read, "record"), count(l.Rows.Used), count(l.Rows.Validation))
+	if span := l.Span; span != nil && span.To > span.From {
+		at := func(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02 15:04:05") }
+		text := fmt.Sprintf("%s to %s", at(span.From), at(span.To))
+		if span.RecordsPerDay > 0 {
+			text += fmt.Sprintf(", about %s records a day", count(int64(span.RecordsPerDay+.5)))
+		}
+		line("", "%s", text)
+	}
 	lost := slices.ContainsFunc(l.Partitions, func(p model.PartitionRange) bool { return p.Lost > 0 })
 	row := func(cells ...string) {
 		text := ""
@@ -232,7 +241,7 @@ func scoreTable(m *model.Model) []model.Quantile {
 		return table
 	}
 	for _, p := range shownShares {
-		table = append(table, model.Quantile{P: p, Score: m.ScoreAt(p)})
+		table = append(table, model.Quantile{P: p, Score: m.ScoreAbove(1 - p)})
 	}
 	return table
 }
@@ -251,17 +260,15 @@ func describeScores(m *model.Model, line func(label, format string, args ...any)
 		line("scores", "%s   of the history is at or below", heads)
 		line("", "%s", scores)
 	}
-	text := fourDigits(m.Threshold)
-	metrics := m.Lineage.Metrics
-	if asked, ok := m.Lineage.Settings["alarm_rate"]; ok {
-		if rate, err := strconv.ParseFloat(asked, 64); err == nil {
-			text += fmt.Sprintf(": %s of the records asked", sharePercent(rate))
-		}
+	line("threshold", "%s: a record that scores above it is an anomaly", fourDigits(m.Threshold))
+	c := present(m)
+	line("", "%s", trainer.HowChosen(c))
+	for _, text := range trainer.WhatItMeans(c, m.RecordsPerDay()) {
+		line("", "%s", text)
 	}
-	if used, ok := metrics["rate_used"]; ok {
-		text += fmt.Sprintf(", %s used, %s of the history is above it", sharePercent(used), sharePercent(metrics["share_above"]))
+	if text := trainer.Budget(m, c); text != "" {
+		line("", "%s", text)
 	}
-	line("threshold", "%s", text)
 }
 
 // sharePercent writes a share as percent with three digits.

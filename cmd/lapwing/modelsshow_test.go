@@ -17,7 +17,7 @@ import (
 func shownModel() (registry.Manifest, *model.Model, *registry.Entry) {
 	made := time.Date(2026, 11, 25, 14, 0, 0, 0, time.UTC)
 	parent := strings.Repeat("ab", 32)
-	m := &model.Model{Program: &kernels.Program{}, Threshold: 4.25}
+	m := &model.Model{Program: &kernels.Program{}, Threshold: 2.75}
 	m.Spec.Fields = []model.Field{
 		{Name: "speed", Type: model.Number}, {Name: "amount", Type: model.Number, Log1p: true}, {Name: "load", Type: model.Number, Log1p: true},
 		{Name: "state", Type: model.Category, Categories: []string{"idle", "run"}},
@@ -39,6 +39,8 @@ func shownModel() (registry.Manifest, *model.Model, *registry.Entry) {
 			{Name: "state\x1b[2J", Note: "mixed types: 2 texts"},
 		},
 	}
+	m.Lineage.Threshold = &model.ThresholdChoice{Method: model.ByQuantile, Asked: 1e-4, Used: 2e-4, Above: 1.86e-4, Low: 8e-5, High: 3.5e-4, Rows: 49_990, Few: true}
+	m.Lineage.Span = &model.Span{From: made.Add(-48 * time.Hour).UnixMilli(), To: made.UnixMilli(), RecordsPerDay: 25_000}
 	for i := range 100 {
 		m.Lineage.Curve = append(m.Lineage.Curve, model.Epoch{Epoch: i + 1, Train: math.Exp(-float64(i) / 10), Validation: 1.1 * math.Exp(-float64(i)/10)})
 	}
