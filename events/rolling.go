@@ -3,7 +3,6 @@ package events
 import (
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 
 	"github.com/lapwing-stream/lapwing/model"
@@ -52,7 +51,7 @@ type Windows struct {
 	entries map[string]*window
 	recent  window // of a ring of windows by last use: recent.newer is the one unseen for longest
 	name    []byte
-	sums    []float64 // one a field: sums, then means
+	means   []float64 // scratch, one a field
 	squares []float64
 	counts  []float64
 }
@@ -62,6 +61,7 @@ type window struct {
 	key          string
 	values       []float32 // records × fields; NaN = missing
 	next         int       // once full: the oldest record, which the next one replaces
+	missing      int       // NaN among values
 	newer, older *window
 }
 
@@ -74,7 +74,7 @@ func NewWindows(d *Decoder, keys int) *Windows {
 	n := len(d.rolling.cols)
 	w := &Windows{
 		of: d.rolling, keys: max(keys, 1), entries: map[string]*window{},
-		sums: make([]float64, n), squares: make([]float64, n), counts: make([]float64, n),
+		means: make([]float64, n), squares: make([]float64, n), counts: make([]float64, n),
 	}
 	w.recent.newer, w.recent.older = &w.recent, &w.recent
 	return w
@@ -152,7 +152,7 @@ func (w *Windows) window(name []byte) *window {
 		e = w.recent.newer
 		e.unlink()
 		delete(w.entries, e.key)
-		e.key, e.values, e.next = string(name), e.values[:0], 0
+		e.key, e.values, e.next, e.missing = string(name), e.values[:0], 0, 0
 		w.entries[e.key] = e
 	default:
 		e = &window{key: string(name)}
@@ -173,6 +173,11 @@ func (w *Windows) enter(e *window, row []float32) {
 	if at == full {
 		at = e.next * n
 		e.next = (e.next + 1) % w.of.records
+		for _, v := range e.values[at : at+n] {
+			if v != v {
+				e.missing--
+			}
+		}
 	} else {
 		if cap(e.values) < at+n {
 			// A key that is seen once takes the room of one record.
@@ -183,8 +188,9 @@ func (w *Windows) enter(e *window, row []float32) {
 	to := e.values[at : at+n]
 	for i, c := range w.of.cols {
 		v := row[c]
-		if v-v != 0 { // ±Inf
+		if v-v != 0 { // NaN or ±Inf
 			v = float32(math.NaN())
+			e.missing++
 		}
 		to[i] = v
 	}
@@ -194,37 +200,82 @@ func (w *Windows) enter(e *window, row []float32) {
 // begins, and each product is rounded before it is added: the same values give the same bits everywhere.
 func (w *Windows) features(e *window, row []float32) {
 	n := len(w.of.cols)
-	clear(w.sums)
-	clear(w.counts)
-	clear(w.squares)
+	means, squares, counts := w.means[:n], w.squares[:n], w.counts[:n]
+	clear(means)
+	clear(squares)
+	held := len(e.values) / n
 	begin := e.next * n
-	for _, part := range [2][]float32{e.values[begin:], e.values[:begin]} {
-		for values := range slices.Chunk(part, n) {
-			for i, v := range values {
-				if v == v {
-					w.sums[i] += float64(v)
-					w.counts[i]++
-				}
-			}
+	older, newer := e.values[begin:], e.values[:begin]
+	if e.missing == 0 {
+		for i := range counts {
+			counts[i] = float64(held)
 		}
+		sum(means, older)
+		sum(means, newer)
+	} else {
+		clear(counts)
+		sumPresent(means, counts, older)
+		sumPresent(means, counts, newer)
 	}
-	for i, k := range w.counts {
-		w.sums[i] /= k
+	for i, k := range counts {
+		means[i] /= k // of no value: 0/0, which is NaN
 	}
-	for _, part := range [2][]float32{e.values[begin:], e.values[:begin]} {
-		for values := range slices.Chunk(part, n) {
-			for i, v := range values {
-				if v == v {
-					d := float64(v) - w.sums[i]
-					w.squares[i] += float64(d * d)
-				}
-			}
-		}
+	if e.missing == 0 {
+		sumSquares(squares, means, older)
+		sumSquares(squares, means, newer)
+	} else {
+		sumSquaresPresent(squares, means, older)
+		sumSquaresPresent(squares, means, newer)
 	}
 	for i, c := range w.of.cols {
-		row[c+1], row[c+2] = float32(w.sums[i]), float32(math.NaN())
-		if k := w.counts[i]; k >= 2 {
-			row[c+2] = float32(math.Sqrt(w.squares[i] / k))
+		row[c+1], row[c+2] = float32(means[i]), float32(math.NaN())
+		if k := counts[i]; k >= 2 {
+			row[c+2] = float32(math.Sqrt(squares[i] / k))
+		}
+	}
+}
+
+// The loops over records × fields, each in two forms: most windows have no missing value, and to look for one in every
+// value costs more than the sums.
+
+func sum(to []float64, values []float32) {
+	for ; len(values) >= len(to); values = values[len(to):] {
+		for i, v := range values[:len(to)] {
+			to[i] += float64(v)
+		}
+	}
+}
+
+func sumPresent(to, counts []float64, values []float32) {
+	counts = counts[:len(to)]
+	for ; len(values) >= len(to); values = values[len(to):] {
+		for i, v := range values[:len(to)] {
+			if v == v {
+				to[i] += float64(v)
+				counts[i]++
+			}
+		}
+	}
+}
+
+func sumSquares(to, means []float64, values []float32) {
+	means = means[:len(to)]
+	for ; len(values) >= len(to); values = values[len(to):] {
+		for i, v := range values[:len(to)] {
+			d := float64(v) - means[i]
+			to[i] += float64(d * d)
+		}
+	}
+}
+
+func sumSquaresPresent(to, means []float64, values []float32) {
+	means = means[:len(to)]
+	for ; len(values) >= len(to); values = values[len(to):] {
+		for i, v := range values[:len(to)] {
+			if v == v {
+				d := float64(v) - means[i]
+				to[i] += float64(d * d)
+			}
 		}
 	}
 }

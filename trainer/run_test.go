@@ -103,7 +103,7 @@ func TestTrainsAndPublishes(t *testing.T) {
 func TestReproducible_Case8_10(t *testing.T) {
 	if addr := os.Getenv("LAPWING_TEST_TRAIN"); addr != "" {
 		o := quick("t")
-		o.Epochs, o.Alias, o.Threads = 1, "none", 2
+		o.Epochs, o.Alias, o.Threads, o.Rolling = 1, "none", 2, 4
 		fmt.Printf("digest %s\n", model.Digest(connect(t, addr).mustRun(o).Data))
 		return
 	}
@@ -121,7 +121,7 @@ func TestReproducible_Case8_10(t *testing.T) {
 	}
 	b.topic("t", 6, records...)
 	o := quick("t")
-	o.Epochs, o.Alias = 1, "none"
+	o.Epochs, o.Alias, o.Rolling = 1, "none", 4
 	digests := map[string]string{}
 	for _, threads := range []int{1, 2, 5} {
 		o.Threads = threads
