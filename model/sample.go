@@ -64,7 +64,7 @@ func ParseGoal(text string) (Goal, error) {
 			return Goal{name, v}, nil
 		}
 	}
-	return Goal{}, fmt.Errorf("goal %q is not known: f1, recall=90%% or precision=50%%", text)
+	return Goal{}, fmt.Errorf("goal %q is not known; use f1, recall=90%% or precision=50%%", text)
 }
 
 // String is the goal as ParseGoal reads it.

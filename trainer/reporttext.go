@@ -170,7 +170,7 @@ func HowChosen(c model.ThresholdChoice) string {
 // WhatItMeans says in words how many records a threshold lets alarm, and how sure that is.
 func WhatItMeans(c model.ThresholdChoice, recordsPerDay float64) []string {
 	out := []string{fmt.Sprintf("%s of the history lies above it; of records like these it is between %s and %s (%.0f%% sure)",
-		ShareText(c.Above), ShareText(c.Low), ShareText(c.High), 100*model.Confidence)}
+		ShareText(c.Above), ShareText(model.Digits(c.Low, 2)), ShareText(model.Digits(c.High, 2)), 100*model.Confidence)}
 	if recordsPerDay > 0 {
 		share := c.Above
 		if c.Method == model.ByTail {

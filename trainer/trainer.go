@@ -130,7 +130,7 @@ func (o *Options) Validate() error {
 	fault(!(o.AlarmRate >= 0 && o.AlarmRate <= .5), "alarm rate is %v; a share from 0 to 0.5", o.AlarmRate)
 	fault(!(o.AlarmsPerDay >= 0 && o.AlarmsPerDay < 1e12), "alarms per day is %v; 0 or more", o.AlarmsPerDay)
 	fault(!slices.Contains(ThresholdMethods, o.ThresholdMethod), "threshold method %q is not known: %s", o.ThresholdMethod, strings.Join(ThresholdMethods, ", "))
-	fault(o.ThresholdMethod == model.ByLabel && o.Label == "", "a threshold by label needs the field with the truth: label")
+	fault(o.ThresholdMethod == model.ByLabel && o.Label == "", "a threshold by label is chosen on known truth; name the field that holds it (label)")
 	fault(o.ThresholdMethod == model.ByLabel && o.AlarmsPerDay > 0, "alarms per day and a threshold by label cannot both be met: ask for one")
 	fault(o.ThresholdMethod == model.ByTail && o.AlarmsPerDay == 0 && o.AlarmRate == 0, "a fit of the tail takes an alarm rate above 0")
 	if _, err := model.ParseGoal(o.ThresholdGoal); err != nil {

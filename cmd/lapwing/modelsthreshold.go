@@ -24,7 +24,7 @@ type thresholdFlags struct {
 	file                              events.FileOptions
 	delimiter                         string
 	alias, why                        string
-	dryRun                            bool
+	dryRun, fresh                     bool
 }
 
 // wishes are the flags that ask for a threshold, in the order of --help.
@@ -82,6 +82,7 @@ running scorer takes it at once; a version that is named by its number moves no 
 	f.StringVar(&o.label, "label", "", "with --labels: the `FIELD` with the truth, 0 or 1")
 	f.StringVar(&o.goal, "goal", model.GoalF1, "with --labels: `f1|recall=SHARE|precision=SHARE` that it shall reach")
 	f.StringVar(&o.alias, "alias", "", "`ALIAS` that moves to the new version; none leaves all alone; empty: the one that was named")
+	f.BoolVar(&o.fresh, "new-alias", false, "make the alias if the model has none of that name; live, canary and shadow need no leave")
 	f.StringVar(&o.why, "why", "", "`REASON`, for the alias's history")
 	f.BoolVar(&o.dryRun, "dry-run", false, "say what it would mean; publish nothing")
 	f.StringVar(&o.file.Format, "format", "", "with --labels: `csv|jsonl`; empty: found by name and content")
@@ -103,20 +104,20 @@ func (o *thresholdFlags) check(cmd *cobra.Command) (*model.Ask, error) {
 		list = append(list, usage("only one threshold can be asked for, not "+strings.Join(given, " and "), "", "leave one of them"))
 	}
 	if o.labels != "" && o.label == "" {
-		list = append(list, usage("--labels needs --label, the field with the truth", "", "for example: lapwing models threshold NAME --labels week.csv --label fault"))
+		list = append(list, usage("--labels needs --label, the field with the truth", "", "name it: --label FIELD"))
 	}
 	for _, name := range []string{"label", "goal", "format", "delimiter"} {
 		if cmd.Flags().Changed(name) && o.labels == "" {
 			list = append(list, usage("--"+name+" belongs to --labels, and no --labels is given", "", "add --labels FILE"))
 		}
 	}
-	for _, name := range []string{"alias", "why", "dry-run"} {
+	for _, name := range []string{"alias", "new-alias", "why", "dry-run"} {
 		if cmd.Flags().Changed(name) && len(given) == 0 {
 			list = append(list, usage("--"+name+" changes nothing by itself", "", "add the threshold to set: --rate, --alarms-per-day, --score, --factor, --pot or --labels"))
 		}
 	}
 	if _, err := model.ParseGoal(o.goal); err != nil {
-		list = append(list, usage("--goal: "+err.Error(), "", ""))
+		list = append(list, usage(fmt.Sprintf("--goal: %q is not known", o.goal), "", "use f1, recall=90% or precision=50%"))
 	}
 	list = append(list, checkFileFlags(&o.file, o.delimiter)...)
 	ask := &model.Ask{}
@@ -125,14 +126,14 @@ func (o *thresholdFlags) check(cmd *cobra.Command) (*model.Ask, error) {
 			return
 		}
 		v, err := parseNumber(strings.TrimSpace(text))
-		what := "a number"
+		what, example := "number", map[string]string{model.ByAlarms: "20", model.ByFactor: "1.1", model.ByScore: "4.5"}[method]
 		if share {
 			var s Share
 			s, err = parseShare(text)
-			v, what = float64(s), "a share, such as 0.1% or 0.001"
+			v, what, example = float64(s), "share", "0.1%"
 		}
 		if err != nil || math.IsNaN(v) || math.IsInf(v, 0) {
-			list = append(list, usage(fmt.Sprintf("--%s: %q is not %s", flag, text, what), "", ""))
+			list = append(list, usage(fmt.Sprintf("--%s: %q is not a %s", flag, text, what), "", "give one, such as --"+flag+" "+example))
 			return
 		}
 		ask.Method, ask.Value = method, v
@@ -225,7 +226,7 @@ func (a *app) showThreshold(manifest registry.Manifest, m *model.Model) error {
 		if r.Alarms != nil {
 			alarms = trainer.Alarms(*r.Alarms)
 		}
-		a.printf("%8s %10s  %-18s %s\n", trainer.ShareText(r.Rate), fourDigits(r.Score), trainer.ShareText(r.Low)+" to "+trainer.ShareText(r.High), alarms)
+		a.printf("%8s %10s  %-18s %s\n", trainer.ShareText(r.Rate), fourDigits(r.Score), trainer.ShareText(model.Digits(r.Low, 2))+" to "+trainer.ShareText(model.Digits(r.High, 2)), alarms)
 	}
 	a.printf("\nset one: lapwing models threshold %s --rate 0.1%%\n", shellWord(manifest.Name))
 	return nil
@@ -248,7 +249,7 @@ func (a *app) meaning(m *model.Model, c model.ThresholdChoice) {
 	}
 	if s := c.Sample; s != nil {
 		a.thresholdLine("", "on the labelled rows: recall %.3f (%s to %s), precision %.3f, F1 %.3f",
-			s.Recall, trainer.ShareText(s.RecallLow), trainer.ShareText(s.RecallTop), s.Precision, s.F1())
+			s.Recall, trainer.ShareText(model.Digits(s.RecallLow, 2)), trainer.ShareText(model.Digits(s.RecallTop, 2)), s.Precision, s.F1())
 	}
 }
 
@@ -279,7 +280,7 @@ func (a *app) changeThreshold(cmd *cobra.Command, r *registry.Registry, o *thres
 		alias = ""
 	}
 	if alias != "" {
-		if err := knownAlias(cmd.Context(), r, registry.Ref{Name: manifest.Name, Alias: alias}, false); err != nil {
+		if err := knownAlias(cmd.Context(), r, registry.Ref{Name: manifest.Name, Alias: alias}, o.fresh); err != nil {
 			return err
 		}
 	}
