@@ -321,15 +321,15 @@ func TestLostMetadata_Case5_11(t *testing.T) {
 
 // Case 5.06: 10,000 mutations of a good model give errors or a model that encodes again, and never a panic.
 func TestMutations_Case5_06(t *testing.T) {
-	good := encode(t, tiny(t))
+	good := [][]byte{encode(t, tiny(t)), encode(t, blended(t))}
 	r := rand.New(rand.NewPCG(8, 9))
 	n := 10000
 	if testing.Short() {
 		n = 1000
 	}
 	decoded := 0
-	for range n {
-		data := bytes.Clone(good)
+	for i := range n {
+		data := bytes.Clone(good[i%2])
 		switch r.IntN(4) {
 		case 0:
 			data = data[:r.IntN(len(data))]

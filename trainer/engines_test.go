@@ -1,0 +1,69 @@
+package trainer
+
+import (
+	"math"
+	"strconv"
+	"testing"
+
+	"github.com/lapwing-stream/lapwing/kernels"
+	"github.com/lapwing-stream/lapwing/kernels/cpu"
+	"github.com/lapwing-stream/lapwing/kernels/gorgonia"
+	"github.com/lapwing-stream/lapwing/model"
+)
+
+// Every engine trains the default detector, trimming and judging included, and its model holds on another: the
+// self-test is met there, and the scores of the whole history are the same but for rounding.
+func TestEveryEngineTrainsTheDefaultDetector(t *testing.T) {
+	b := newBench(t)
+	b.topic("t", 2, values(2, machine(1, 600)...)...)
+	engines := []kernels.Engine{cpu.New(), gorgonia.New()}
+	for i, e := range engines {
+		t.Run(e.Name(), func(t *testing.T) {
+			b.deps.Engine = e
+			o := quick("t")
+			o.Model = "m" + strconv.Itoa(i)
+			m := b.mustRun(o).Model
+			if want := e.Name() + "/" + e.Level(); m.Lineage.Engine != want {
+				t.Errorf("trained by %s, want %s", m.Lineage.Engine, want)
+			}
+			var kinds []string
+			for _, s := range m.Program.Steps {
+				kinds = append(kinds, s.Kind())
+			}
+			if n := len(kinds); kinds[n-1] != "join" || kinds[n-4] != "nearest" {
+				t.Errorf("the default detector has the steps %v", kinds)
+			}
+			data, err := m.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m, err = model.Decode(data); err != nil {
+				t.Fatal(err)
+			}
+			var rows []float32
+			for i := range 300 {
+				x := float32(i) / 300
+				rows = append(rows, x, 60+20*x, 5-3*x, 12+(x-.5)*float32(i%7))
+			}
+			var scores [2][]float32
+			for k, other := range engines {
+				s, err := other.Scorer(m.Program)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := m.Verify(s, other == e); err != nil {
+					t.Errorf("on %s: %v", other.Name(), err)
+				}
+				scores[k] = make([]float32, 300)
+				if err := s.Score(rows, kernels.Output{Score: scores[k]}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for i, a := range scores[0] {
+				if b := scores[1][i]; math.Abs(float64(a-b)) > 2e-5*float64(b)+1e-5*m.Threshold {
+					t.Errorf("row %d scores %v and %v", i, a, b)
+				}
+			}
+		})
+	}
+}
