@@ -33,6 +33,8 @@ func python(t *testing.T) string {
 	return p
 }
 
+// Case 5.01, with the runtime that model/onnxcheck/requirements.txt names: IR 8 and opset 17 load and agree.
+//
 // TestONNXRuntime holds the portable engine and ONNX Runtime to the tolerance of docs/formats.md, and every file
 // to onnx.checker, over programs of many shapes and rows of many kinds.
 func TestONNXRuntime(t *testing.T) {

@@ -343,6 +343,8 @@ func TestRepeatedLinesAreFolded(t *testing.T) {
 	wantText(t, out.String(), "repeated=99")
 }
 
+// Case 8.13, beside docs/embedded-broker.md and this suite, which runs against a real broker too: the embedded broker says
+// at its start whether anything survives it, and with a folder everything does.
 func TestEmbeddedKeepsItsFolder(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

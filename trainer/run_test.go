@@ -99,7 +99,7 @@ func TestTrainsAndPublishes(t *testing.T) {
 	}
 }
 
-// Same seed, data and engine: same bytes, with any number of threads and in another process; another seed, others.
+// Case 4.12, on one engine. Same seed, data and engine: same bytes, with any number of threads and in another process; another seed, others.
 func TestReproducible_Case8_10(t *testing.T) {
 	if addr := os.Getenv("LAPWING_TEST_TRAIN"); addr != "" {
 		o := quick("t")
