@@ -52,7 +52,7 @@ It runs until it is interrupted.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.Listen, "listen", "127.0.0.1:9092", "`HOST:PORT` to listen on; port 0 takes a free one")
-	f.StringVar(&o.Dir, "data", "", "keep topics in this folder (`DIR`) across restarts")
+	f.StringVar(&o.Dir, "data", "", "keep topics in the folder `DIR` across restarts")
 	a.jsonFlag(f, "print the address as one JSON object")
 	return cmd
 }

@@ -103,7 +103,10 @@ new record against it. Models travel through a Kafka topic of their own; a runni
 picks a new one up without dropping a record.
 
 Settings come from flags, from LAPWING_… variables and from lapwing.yaml, in this order;
-lapwing config shows what holds and where it came from.`,
+lapwing config shows what holds and where it came from, lapwing doctor what is amiss.
+
+Exit status: 0 done, 1 failed, 2 mistyped (nothing was tried), 3 another trainer published first,
+130 interrupted.`,
 		Example: `  # A broker to try things with, then a history, a model and live scores:
   lapwing broker --listen 127.0.0.1:9092 &
   lapwing load cars.csv --topic cars --key car --time time
@@ -112,6 +115,7 @@ lapwing config shows what holds and where it came from.`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		Annotations:       map[string]string{groupsOthers: "all"},
 		Args:              a.noCommand,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -163,6 +167,7 @@ lapwing config shows what holds and where it came from.`,
 			return names, cobra.ShellCompDirectiveNoFileComp
 		},
 	})
+	asDeclared(root)
 	a.addCompletion(root)
 	return root
 }
@@ -170,10 +175,11 @@ lapwing config shows what holds and where it came from.`,
 // usageTemplate is what stands below a command's description: how it is called, examples, commands, flags.
 func (a *app) usageTemplate() string {
 	width, _ := a.term.size()
-	flags := fmt.Sprintf(" | flagHelp %d | trimTrailingWhitespaces", max(min(width, 100), 60))
+	flags := fmt.Sprintf("%d | trimTrailingWhitespaces", max(min(width, 100), 60))
 	cobra.AddTemplateFunc("flagHelp", flagHelp)
+	cobra.AddTemplateFunc("groupsOthers", func(c *cobra.Command) bool { return c.Annotations[groupsOthers] != "" })
 	return `Usage:
-{{- if .Runnable}}
+{{- if and .Runnable (not (groupsOthers .))}}
   {{.UseLine}}{{end}}{{if .HasAvailableSubCommands}}
   {{.CommandPath}} COMMAND{{end}}{{if .HasExample}}
 
@@ -184,25 +190,43 @@ Commands:{{range $cmds}}{{if .IsAvailableCommand}}
   {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}{{range $group := .Groups}}
 
 {{.Title}}{{range $cmds}}{{if and (eq .GroupID $group.ID) .IsAvailableCommand}}
-  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}{{end}}{{if .HasAvailableLocalFlags}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}{{end}}{{with flagHelp .LocalFlags "own" ` + flags + `}}
 
 Flags:
-{{.LocalFlags` + flags + `}}{{end}}{{if .HasAvailableInheritedFlags}}
+{{.}}{{end}}{{with flagHelp .LocalFlags "setting" ` + flags + `}}
+
+Settings, which may also stand in lapwing.yaml or the environment (lapwing config):
+{{.}}{{end}}{{with flagHelp .InheritedFlags "" ` + flags + `}}
 
 Flags of every command:
-{{.InheritedFlags` + flags + `}}{{end}}{{if .HasAvailableSubCommands}}
+{{.}}{{end}}{{if .HasAvailableSubCommands}}
 
 {{.CommandPath}} COMMAND --help tells more about a command.{{end}}
 `
 }
 
+// groupsOthers marks a command that does nothing but group others.
+const groupsOthers = "groups"
+
+// asDeclared makes help list the flags of cmd and all below it in the order of their declaration: what a command cannot do
+// without comes first.
+func asDeclared(cmd *cobra.Command) {
+	cmd.Flags().SortFlags = false
+	cmd.PersistentFlags().SortFlags = false
+	for _, c := range cmd.Commands() {
+		asDeclared(c)
+	}
+}
+
 // flagHelp lists flags in the order in which they were declared: name, value and default on a line, what it
-// does below it, since values and texts of ours leave no room for two columns.
-func flagHelp(width int, flags *pflag.FlagSet) string {
+// does below it, since values and texts of ours leave no room for two columns. kind: "own" flags, those that give a
+// "setting", or "" for all.
+func flagHelp(flags *pflag.FlagSet, kind string, width int) string {
 	var b strings.Builder
 	flags.SortFlags = false
 	flags.VisitAll(func(f *pflag.Flag) {
-		if f.Hidden || f.Name == "help" {
+		_, gives := f.Value.(*settingValue)
+		if f.Hidden || f.Name == "help" || kind == "own" && gives || kind == "setting" && !gives {
 			return
 		}
 		typ, doc := pflag.UnquoteUsage(f)
@@ -432,6 +456,9 @@ func (a *app) bindOne(flags *pflag.FlagSet, s setting, stream bool) {
 	}
 	if v.typ == "" {
 		v.typ = "value"
+	}
+	if len(s.oneofShown()) == 0 && !strings.Contains(v.typ, "|") {
+		v.typ = strings.ToUpper(v.typ) // as every name of a value is written in help
 	}
 	doc := s.doc
 	if s.def != "" {

@@ -13,9 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
-
 	"github.com/lapwing-stream/lapwing/stream"
 )
 
@@ -402,27 +399,4 @@ func TestCommandsPassOverStrangersInSilence(t *testing.T) {
 	}
 	_, stderr, _ := runIn(t, []string{"LAPWING_KAFKA_BOOTSTRAP_SERVERS=" + b.broker}, "models", "list", "--log-level", "debug")
 	b.has(stderr, "passed over a record of the model topic")
-}
-
-func TestHelpFitsAHundredCells(t *testing.T) {
-	a := &app{world: world{out: &bytes.Buffer{}}, given: map[*pflag.Flag]boundFlag{}}
-	a.term = newTerminal(a.out, a.getenv)
-	var walk func(c *cobra.Command)
-	walk = func(c *cobra.Command) {
-		out, stderr, code := runIn(t, nil, append(strings.Fields(c.CommandPath())[1:], "--help")...)
-		if code != 0 {
-			t.Errorf("%s: %s", c.CommandPath(), stderr)
-		}
-		for line := range strings.Lines(out) {
-			if line = strings.TrimSuffix(line, "\n"); cells(line) > 100 {
-				t.Errorf("%s --help: %d cells: %s", c.CommandPath(), cells(line), line)
-			}
-		}
-		for _, sub := range c.Commands() {
-			if sub.IsAvailableCommand() {
-				walk(sub)
-			}
-		}
-	}
-	walk(a.root())
 }

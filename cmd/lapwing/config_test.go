@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -341,35 +340,6 @@ func TestConfigOutputIsAFileAgain(t *testing.T) {
 	}
 	if d := cmp.Diff(e.Config, again.Config); d != "" {
 		t.Error(d)
-	}
-}
-
-func TestCommandHelp(t *testing.T) {
-	a := &app{world: world{out: &bytes.Buffer{}, err: &bytes.Buffer{}}}
-	a.term = newTerminal(a.out, a.getenv)
-	a.given = map[*pflagFlag]boundFlag{}
-	commands := walk(a.root())
-	for path, c := range commands {
-		if c.Example == "" {
-			t.Errorf("%s has no example", path)
-		}
-		if !strings.Contains(c.Example, "lapwing") {
-			t.Errorf("%s's example is no command line: %s", path, c.Example)
-		}
-		if c.Short == "" || strings.HasSuffix(c.Short, ".") {
-			t.Errorf("%s: short text %q", path, c.Short)
-		}
-		for _, line := range strings.Split(c.Long, "\n") {
-			if cells(line) > 110 {
-				t.Errorf("%s: %d cells wide: %s", path, cells(line), line)
-			}
-		}
-	}
-	for _, path := range slices.Sorted(maps.Keys(commands)) {
-		out, stderr, code := runIn(t, nil, append(strings.Fields(path)[1:], "--help")...)
-		if code != 0 || stderr != "" || !strings.Contains(out, "Examples:") {
-			t.Errorf("%s --help: exit %d, %s\n%s", path, code, stderr, out)
-		}
 	}
 }
 

@@ -66,8 +66,8 @@ It uses the same functions as the other commands, and leaves nothing behind unle
 		},
 	}
 	f := cmd.Flags()
-	f.Uint64Var(&o.seed, "seed", 1, "`N` that decides the fleet, its faults and the models")
-	f.StringVar(&o.keep, "keep", "", "keep the broker's topics in this folder (`DIR`)")
+	f.Uint64Var(&o.seed, "seed", 1, "`N` decides the fleet, its faults and the models")
+	f.StringVar(&o.keep, "keep", "", "keep the broker's topics in the folder `DIR`")
 	a.jsonFlag(f, "end with one JSON object that has the counts")
 	return cmd
 }

@@ -29,7 +29,7 @@ type generateFlags struct {
 
 func (a *app) generateCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "generate", Short: "Make up records to try things with", GroupID: groupData,
+		Use: "generate", Annotations: map[string]string{groupsOthers: "all"}, Short: "Make up records to try things with", GroupID: groupData,
 		Example: "  lapwing generate cars --rate 1000 --cars 100 --faults 0.2",
 		Args:    a.noCommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },

@@ -84,7 +84,7 @@ with its line and never stops the others; the exit code is 1 then.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.topic, "topic", "", "`TOPIC` to write to")
+	f.StringVar(&o.topic, "topic", "", "`TOPIC` to write to; required")
 	addFileFlags(f, &o.file, &o.delimiter)
 	f.StringSliceVar(&o.file.Drop, "drop", nil, "`COLUMNS` that are not sent, parted by commas")
 	f.Uint64Var(&o.shuffle, "shuffle", 0, "send the rows in a random order that this `SEED` decides; holds all rows in memory")
@@ -102,7 +102,7 @@ func addFileFlags(f *pflag.FlagSet, o *events.FileOptions, delimiter *string) {
 	f.StringVar(&o.TimeUnit, "time-unit", "", "`UNIT` of a numeric time: s, ms, us or ns; empty: found from the first one")
 	f.StringVar(&o.TimeLayout, "time-layout", "", "`LAYOUT` of a time in text, as Go writes 2006-01-02 15:04:05; empty: RFC 3339 and its like")
 	f.StringVar(&o.TimeZone, "time-zone", "", "`ZONE` of times that name none (default UTC)")
-	f.StringVar(&o.Format, "format", "", "`csv|jsonl`; empty: found by name and content")
+	f.StringVar(&o.Format, "format", "", "how the file is written, `csv|jsonl`; empty: found by name and content")
 	f.StringVar(delimiter, "delimiter", "", "`CHARACTER` between CSV columns, or tab; empty: found")
 	f.BoolVar(&o.DecimalComma, "decimal-comma", false, "numbers have a decimal comma, and points between thousands")
 	f.StringVar(&o.Encoding, "encoding", "", "`ENCODING` of the text: utf-8, utf-16, latin1 or windows-1252; empty: UTF-8, or what its mark says")

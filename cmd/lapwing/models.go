@@ -23,7 +23,7 @@ func isNoTopic(err error) bool { return errors.Is(err, stream.ErrNoTopic) }
 
 func (a *app) modelsCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "models", Short: "List, show, move, roll back, import, export and delete models", GroupID: groupModel,
+		Use: "models", Annotations: map[string]string{groupsOthers: "all"}, Short: "List, show, move, roll back, import, export and delete models", GroupID: groupModel,
 		Long: `Models live in a Kafka topic (models_topic): each has numbered versions, and aliases that mean one
 of them. A scorer follows an alias, live unless told otherwise, so moving the alias is how a
 version goes into service, and back out of it.`,
@@ -163,6 +163,8 @@ func (a *app) modelsMove() *cobra.Command {
 	var fresh bool
 	cmd := &cobra.Command{
 		Use: "move NAME[@ALIAS] VERSION", Short: "Point an alias at a version; scorers that follow it change over",
+		Long: `Points an alias at a version. Every scorer that follows the alias changes over between two batches,
+within about a second. The version that it meant before is what rollback goes back to.`,
 		Example: `  lapwing models move cars@live 3 --why "fewer false alarms"
   lapwing models move cars@canary 4`,
 		Args: args(2, 2, "NAME@ALIAS and a version"),
@@ -226,6 +228,9 @@ func (a *app) modelsRollback() *cobra.Command {
 	var why string
 	cmd := &cobra.Command{
 		Use: "rollback NAME[@ALIAS]", Short: "Point an alias back at the version that it meant before",
+		Long: `Points an alias back at the version that it meant before the last move; done again, at the one
+before that. Versions that were deleted since are left out. Every scorer that follows the alias
+changes over between two batches, within about a second.`,
 		Example: `  lapwing models rollback cars
   lapwing models rollback cars@canary --why "too many alerts"`,
 		Args: args(1, 1, "the name of a model"),
@@ -270,7 +275,7 @@ held to its own self-test on this machine first; a file that other tools have ch
 			return a.importModel(cmd, args[0], name, alias, why)
 		},
 	}
-	cmd.Flags().StringVar(&name, "model", "", "`NAME` to publish under")
+	cmd.Flags().StringVar(&name, "model", "", "`NAME` to publish under; required")
 	cmd.Flags().StringVar(&alias, "alias", "live", "`ALIAS` that moves to it; none leaves all alone")
 	cmd.Flags().StringVar(&why, "why", "", "`REASON`, for the alias's history")
 	a.jsonFlag(cmd.Flags(), "print the new version as one JSON object")
@@ -371,7 +376,7 @@ a file is for other programs, and cannot be imported again.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&to, "to", "", "`FILE` to write, or - for standard output")
+	cmd.Flags().StringVar(&to, "to", "", "`FILE` to write, or - for standard output; required")
 	cmd.Flags().StringSliceVar(&outputs, "outputs", nil, "keep only these `OUTPUTS`: score, reconstruction, contributions")
 	a.jsonFlag(cmd.Flags(), "print what was written as one JSON object")
 	return cmd

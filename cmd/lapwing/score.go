@@ -51,9 +51,9 @@ its line and never stops the others; the exit code is 1 then.
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.model, "model", "", "`NAME[@ALIAS|/VERSION]` of the model; without either, its alias live")
-	f.StringVar(&o.to, "to", "", "`FILE|TOPIC|-` that takes the scores")
-	f.StringVar(&o.contributions, "contributions", "anomalies", "`anomalies|all`: which scores carry the features that contributed most")
+	f.StringVar(&o.model, "model", "", "`NAME[@ALIAS|/VERSION]` of the model, required; without either, its alias live")
+	f.StringVar(&o.to, "to", "", "scores go to `FILE|TOPIC|-`; required")
+	f.StringVar(&o.contributions, "contributions", "anomalies", "which scores carry the features that contributed most, `anomalies|all`")
 	addFileFlags(f, &o.file, &o.delimiter)
 	a.scoreSettings(cmd)
 	a.jsonFlag(f, "end with one JSON object in place of the summary")

@@ -62,14 +62,14 @@ judges the model, and is never a feature.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.topic, "topic", "", "`TOPIC` with the history")
-	f.StringVar(&o.model, "model", "", "`NAME` to publish under")
+	f.StringVar(&o.topic, "topic", "", "`TOPIC` with the history; required")
+	f.StringVar(&o.model, "model", "", "`NAME` to publish under; required, but for --dry-run")
 	f.StringVar(&o.alias, "alias", "live", "`ALIAS` that moves to the new version; none leaves all alone")
 	f.StringVar(&o.label, "label", "", "`FIELD` with the truth, 0 or 1; judges, and is never a feature")
 	f.StringSliceVar(&o.exclude, "exclude", nil, "`FIELDS` that are no features, parted by commas")
 	f.StringVar(&o.key, "key", "", "`FIELD` that names what a record is about; never a feature")
 	f.StringVar(&o.time, "time", "", "`FIELD` with the event time; empty: the record's Kafka timestamp")
-	f.StringVar(&o.format, "format", "", "`json|csv`; empty: found")
+	f.StringVar(&o.format, "format", "", "how records are written, `json|csv`; empty: found from the records")
 	f.StringSliceVar(&o.header, "header", nil, "`NAMES` of the columns of CSV records without a header")
 	f.StringVar(&o.spec, "spec", "", "feature spec to use in place of inference, a `FILE` as --dry-run prints it")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print the feature spec and what was found; train and publish nothing")
