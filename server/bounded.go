@@ -23,12 +23,19 @@ type BoundedOptions struct {
 	Key           string         // field shown as the key of entries without one; "" = the model spec's
 	Contributions string         // records that carry top: anomalies or all; default anomalies
 	MaxBatch      int            // records scored together; default 4096
-	RollingKeys   int            // keys whose last records are held for rolling features; default 100000
+	RollingKeys   int            // keys of a partition whose last records are held for rolling features; default 100000
+	Where         *events.Where  // records that it leaves out are counted, and that is all; nil = none
+
+	// From are the offsets, by partition, before which ScoreRecords only fills the windows of rolling features: nothing
+	// comes of those records and nothing is counted. Default none.
+	From map[int32]int64
 }
 
 // Scored is what became of one entry: a score record, or the reason why there is none.
 type Scored struct {
-	Line    int
+	Line    int // of a file's entry
+	Source  stream.TopicPartition
+	Offset  int64
 	Key     []byte
 	Value   []byte  // the entry's own
 	Time    int64   // of the entry, ms since 1970; -1 = none
@@ -42,6 +49,7 @@ type Scored struct {
 // BoundedReport counts what became of the entries of a bounded input.
 type BoundedReport struct {
 	Records, Scored, Anomalies, NotFinite, Partial, Warming, Tombstones int64
+	LeftOut                                                             int64            // by Where
 	Rejected                                                            map[string]int64 // by reason
 }
 
@@ -50,63 +58,125 @@ type BoundedReport struct {
 // partition. emit gets every entry in order; what it gets is valid for the call. A *events.RowError from
 // next is an entry that could not be read: it is emitted with its reason and reading goes on.
 func ScoreBounded(ctx context.Context, o BoundedOptions, next func() (events.Entry, error), emit func(*Scored) error) (BoundedReport, error) {
-	report := BoundedReport{Rejected: map[string]int64{}}
-	defaulted(&o.MaxBatch, 4096)
-	defaulted(&o.RollingKeys, events.DefaultWindowKeys)
-	defaulted(&o.Contributions, ContributionsAnomalies)
-	live, err := loadModel(o.Engine, o.Data, modelNeeds{key: o.Key})
+	b, err := newBounded(o, emit)
 	if err != nil {
-		return report, fmt.Errorf("model %s cannot be used: %w", o.Ref, err)
+		return b.report, err
 	}
-	live.ref, live.version = o.Ref, o.Ref.Version
-	b := bounded{o: &o, report: &report, emit: emit, m: micro{live: live}, decoder: live.decoder.Clone()}
-	b.windows = events.NewWindows(b.decoder, o.RollingKeys)
 	for {
 		if err := ctx.Err(); err != nil {
-			return report, err
+			return b.report, err
 		}
 		e, err := next()
 		var row *events.RowError
 		switch {
 		case errors.Is(err, io.EOF):
-			return report, b.flush()
+			return b.report, b.flush()
 		case errors.As(err, &row):
 			if err := b.flush(); err != nil {
-				return report, err
+				return b.report, err
 			}
-			report.Records++
-			report.Rejected[row.Reason]++
+			b.report.Records++
+			b.report.Rejected[row.Reason]++
 			if err := emit(&Scored{Line: row.Line, Time: -1, Reason: row.Reason, Detail: row.Detail}); err != nil {
-				return report, err
+				return b.report, err
 			}
 			continue
 		case err != nil:
-			return report, errors.Join(b.flush(), err)
+			return b.report, errors.Join(b.flush(), err)
 		}
-		b.add(e)
-		if len(b.m.records) == o.MaxBatch {
+		if e.Time == events.NoTime {
+			e.Time = -1
+		}
+		b.add(stream.Record{Topic: o.Source, Offset: int64(e.Line), Key: e.Key, Value: e.Value, Time: e.Time})
+		if len(b.m.records) == b.o.MaxBatch {
 			if err := b.flush(); err != nil {
-				return report, err
+				return b.report, err
 			}
 		}
 	}
 }
 
+// ScoreRecords scores the records of batches that next gives, until io.EOF, as ScoreBounded scores entries; it releases the
+// batches. Each partition has windows of its own, so its records must come in offset order; partitions may interleave.
+func ScoreRecords(ctx context.Context, o BoundedOptions, next func(context.Context) (*stream.Batch, error), emit func(*Scored) error) (BoundedReport, error) {
+	b, err := newBounded(o, emit)
+	if err != nil {
+		return b.report, err
+	}
+	for {
+		batch, err := next(ctx)
+		if errors.Is(err, io.EOF) {
+			return b.report, nil
+		}
+		if err != nil {
+			return b.report, err
+		}
+		for i := range batch.Records {
+			b.add(batch.Records[i])
+			if len(b.m.records) == b.o.MaxBatch || i == len(batch.Records)-1 {
+				if err := b.flush(); err != nil {
+					batch.Release()
+					return b.report, err
+				}
+			}
+		}
+		batch.Release()
+	}
+}
+
+// bounded is the scoring of one bounded input.
 type bounded struct {
-	o       *BoundedOptions
-	report  *BoundedReport
+	o       BoundedOptions
+	report  BoundedReport
 	emit    func(*Scored) error
 	m       micro
 	decoder *events.Decoder
-	windows *events.Windows
+	filter  *events.Filter // nil: every record
+	windows map[stream.TopicPartition]*events.Windows
 	text    []byte
 }
 
-func (b *bounded) add(e events.Entry) {
-	if e.Time == events.NoTime {
-		e.Time = -1
+func newBounded(o BoundedOptions, emit func(*Scored) error) (*bounded, error) {
+	defaulted(&o.MaxBatch, 4096)
+	defaulted(&o.RollingKeys, events.DefaultWindowKeys)
+	defaulted(&o.Contributions, ContributionsAnomalies)
+	b := &bounded{o: o, emit: emit, report: BoundedReport{Rejected: map[string]int64{}}, windows: map[stream.TopicPartition]*events.Windows{}}
+	live, err := loadModel(o.Engine, o.Data, modelNeeds{key: o.Key})
+	if err != nil {
+		return b, fmt.Errorf("model %s cannot be used: %w", o.Ref, err)
 	}
-	b.m.records = append(b.m.records, stream.Record{Topic: b.o.Source, Offset: int64(e.Line), Key: e.Key, Value: e.Value, Time: e.Time})
+	live.ref, live.version = o.Ref, o.Ref.Version
+	b.m.live, b.decoder = live, live.decoder.Clone()
+	if o.Where != nil {
+		if b.filter, err = o.Where.Filter(live.model.Spec); err != nil {
+			return b, fmt.Errorf("the filter %s for model %s: %w", o.Where, o.Ref, err)
+		}
+	}
+	return b, nil
+}
+
+// windowsOf makes a partition's windows when its first record comes.
+func (b *bounded) windowsOf(tp stream.TopicPartition) *events.Windows {
+	w, ok := b.windows[tp]
+	if !ok {
+		w = events.NewWindows(b.decoder, b.o.RollingKeys)
+		b.windows[tp] = w
+	}
+	return w
+}
+
+func (b *bounded) quiet(r *stream.Record) bool { return r.Offset < b.o.From[r.Partition] }
+
+// add takes a record into the batch. What the filter leaves out is no part of its key's window either, as in training.
+func (b *bounded) add(r stream.Record) {
+	if b.filter != nil && !b.filter.Keeps(r.Value) {
+		if !b.quiet(&r) {
+			b.report.Records++
+			b.report.LeftOut++
+		}
+		return
+	}
+	b.m.records = append(b.m.records, r)
 }
 
 func (b *bounded) flush() error {
@@ -114,14 +184,17 @@ func (b *bounded) flush() error {
 	if len(m.records) == 0 {
 		return nil
 	}
-	m.decode(b.decoder, func(stream.TopicPartition) *events.Windows { return b.windows })
+	m.decode(b.decoder, b.windowsOf)
 	if err := m.score(all); err != nil {
 		return err
 	}
 	for i := range m.records {
 		r, it := &m.records[i], &m.items[i]
+		if b.quiet(r) {
+			continue
+		}
 		b.report.Records++
-		out := Scored{Line: int(r.Offset), Key: r.Key, Value: r.Value, Time: r.Time}
+		out := Scored{Line: int(r.Offset), Source: stream.TopicPartition{Topic: r.Topic, Partition: r.Partition}, Offset: r.Offset, Key: r.Key, Value: r.Value, Time: r.Time}
 		switch it.outcome {
 		case events.Tombstone:
 			b.report.Tombstones++
@@ -170,6 +243,7 @@ func (r *BoundedReport) Merge(o BoundedReport) {
 	r.Partial += o.Partial
 	r.Warming += o.Warming
 	r.Tombstones += o.Tombstones
+	r.LeftOut += o.LeftOut
 	sum := maps.Clone(o.Rejected)
 	for k, n := range r.Rejected {
 		sum[k] += n

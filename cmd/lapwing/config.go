@@ -55,7 +55,7 @@ func (a *app) serveSettings(cmd *cobra.Command) {
 	a.bind(cmd.Flags(), "models_topic", "http", "delivery", "pyroscope", "score")
 }
 func (a *app) scoreSettings(cmd *cobra.Command) {
-	a.bind(cmd.Flags(), "models_topic", "score.engine", "score.max_batch", "score.rolling_keys")
+	a.bind(cmd.Flags(), "models_topic", "score.engine", "score.max_batch", "score.rolling_rewind", "score.rolling_keys")
 }
 
 func (a *app) showConfig(cmd *cobra.Command, _ []string) error {

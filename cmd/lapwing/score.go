@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -20,6 +21,7 @@ import (
 	"github.com/lapwing-stream/lapwing/registry"
 	"github.com/lapwing-stream/lapwing/server"
 	"github.com/lapwing-stream/lapwing/stream"
+	"github.com/lapwing-stream/lapwing/trainer"
 )
 
 type scoreFlags struct {
@@ -27,24 +29,33 @@ type scoreFlags struct {
 	delimiter     string
 	model, to     string
 	contributions string
+	topic         string
+	trainer.Selection
 }
 
 func (a *app) scoreCommand() *cobra.Command {
 	var o scoreFlags
 	cmd := &cobra.Command{
-		Use: "score FILE...", Short: "Score files once, by the code that scores a stream", GroupID: groupRun,
-		Long: `Scores every row of the files with one model and ends. The rows go through the same code as a
-stream's records: the same record gets the same score. A row that cannot be scored is counted with
-its line and never stops the others; the exit code is 1 then.
+		Use: "score [FILE...]", Short: "Score files or part of a topic once, by the code that scores a stream", GroupID: groupRun,
+		Long: `Scores every row of the files, or every record of part of a topic, with one model and ends. They go
+through the same code as a stream's records: the same record gets the same score. What cannot be
+scored is counted with its line or offset and never stops the others; the exit code is 1 then.
+
+With --topic the end is fixed at the start, records come partition by partition in the order of
+their offsets, and no offset is committed anywhere. --from, --until, --last and --partitions choose
+by the records' Kafka timestamps; without them all of the topic is scored.
 
 --to takes - for standard output, a file (a path with a slash, or a name ending in .jsonl or
-.json), or else a topic, which is created if it is absent.`,
+.json), or else a topic, which is created if it is absent. The scores of a topic's records go to
+standard output where --to is left out, and in a topic they keep partition, key and timestamp.`,
 		Example: `  lapwing score today.csv --model cars --to scores.jsonl
   lapwing score today.csv --model cars/3 --to - | head
+  lapwing score --topic cars --from 2026-11-01 --until 2026-11-08 --model cars/3 --to november.jsonl
+  lapwing score --topic cars --model cars --last 1h --where 'event.speed > 0' --to cars.jsonl
   zcat big.jsonl.gz | lapwing score - --format jsonl --model cars@canary --to cars.rescored`,
-		Args: args(1, -1, "at least one FILE, or - for standard input"),
+		Args: args(0, -1, ""),
 		RunE: func(cmd *cobra.Command, files []string) error {
-			if err := required(cmd, "model", "to"); err != nil {
+			if err := checkScoreInput(cmd, files, &o); err != nil {
 				return err
 			}
 			return a.score(cmd, files, &o)
@@ -52,8 +63,10 @@ its line and never stops the others; the exit code is 1 then.
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.model, "model", "", "`NAME[@ALIAS|/VERSION]` of the model, required; without either, its alias live")
-	f.StringVar(&o.to, "to", "", "scores go to `FILE|TOPIC|-`; required")
+	f.StringVar(&o.topic, "topic", "", "score the records of `TOPIC` in place of files")
+	f.StringVar(&o.to, "to", "", "scores go to `FILE|TOPIC|-`; required for files; empty with --topic: -")
 	f.StringVar(&o.contributions, "contributions", "anomalies", "which scores carry the features that contributed most, `anomalies|all`")
+	addSelectionFlags(f, &o.Selection)
 	addFileFlags(f, &o.file, &o.delimiter)
 	a.scoreSettings(cmd)
 	a.jsonFlag(f, "end with one JSON object in place of the summary")
@@ -74,6 +87,19 @@ func (a *app) score(cmd *cobra.Command, files []string, o *scoreFlags) error {
 	}
 	if o.contributions != server.ContributionsAll && o.contributions != server.ContributionsAnomalies {
 		return usage(fmt.Sprintf("--contributions is %q", o.contributions), "", "anomalies or all")
+	}
+	if o.topic != "" && o.to == "" {
+		o.to = "-"
+	}
+	if err := notIntoItself(o); err != nil {
+		return err
+	}
+	if err := o.Selection.Validate(); err != nil {
+		return err
+	}
+	where, err := o.where()
+	if err != nil {
+		return err
 	}
 	ref, err := registry.ParseRef(o.model)
 	if err != nil {
@@ -99,24 +125,32 @@ func (a *app) score(cmd *cobra.Command, files []string, o *scoreFlags) error {
 	if err := notItsHistory(o.to, manifest, data); err != nil {
 		return err
 	}
-	sink, err := a.openSink(ctx, client, o.to)
+	sink, err := a.openSink(ctx, client, o.to, o.topic)
 	if err != nil {
 		return err
 	}
 	r := &scoreResult{Model: manifest.String(), To: o.to, Examples: map[string][]rejects{}}
 	r.Rejected = map[string]int64{}
 	begin := time.Now()
+	b := server.BoundedOptions{
+		Data: data, Ref: registry.Ref{Name: manifest.Name, Version: manifest.Version}, Engine: engine, Where: where,
+		Key: o.file.Key, Contributions: o.contributions, MaxBatch: e.Score.MaxBatch, RollingKeys: e.Score.RollingKeys,
+	}
+	if o.topic != "" {
+		err = a.scoreTopic(ctx, client, e, o, b, sink, r)
+	}
 	for _, name := range files {
-		if err := a.scoreFile(ctx, name, o, server.BoundedOptions{
-			Data: data, Ref: registry.Ref{Name: manifest.Name, Version: manifest.Version}, Engine: engine,
-			Source: filepath.Base(name), Key: o.file.Key, Contributions: o.contributions, MaxBatch: e.Score.MaxBatch, RollingKeys: e.Score.RollingKeys,
-		}, sink, r); err != nil {
-			sink.abandon()
-			if ctx.Err() != nil {
-				return &fault{what: "interrupted", where: fmt.Sprintf("%s rows were scored, not all of them are in %s", count(r.Scored), o.to), cause: ctx.Err(), code: exitInterrupted}
-			}
-			return err
+		b.Source = filepath.Base(name)
+		if err = a.scoreFile(ctx, name, o, b, sink, r); err != nil {
+			break
 		}
+	}
+	if err != nil {
+		sink.abandon()
+		if ctx.Err() != nil {
+			return &fault{what: "interrupted", where: fmt.Sprintf("%s rows were scored, not all of them are in %s", count(r.Scored), o.to), cause: ctx.Err(), code: exitInterrupted}
+		}
+		return err
 	}
 	if err := sink.finish(ctx); err != nil {
 		return err
@@ -135,7 +169,10 @@ func (a *app) score(cmd *cobra.Command, files []string, o *scoreFlags) error {
 		r.write(out, a.term)
 	}
 	if r.Scored == 0 {
-		return r.nothing(files)
+		return r.nothing(files, o)
+	}
+	if o.topic != "" {
+		return errors.Join(someRejected(r.Rejected, r.Records, r.first, "serve sends such records to the dead-letter topic; the others were scored"), someLost(r.Lost, o.topic))
 	}
 	return someRejected(r.Rejected, r.Records, r.first, "correct those lines and score only them; the others were scored")
 }
@@ -172,17 +209,7 @@ func (a *app) scoreFile(ctx context.Context, name string, o *scoreFlags, b serve
 	}
 	defer f.Close()
 	report, err := server.ScoreBounded(ctx, b, f.Next, func(s *server.Scored) error {
-		if s.Reason != "" {
-			one := rejects{At: fmt.Sprintf("%s:%d", name, s.Line), Detail: s.Detail}
-			if r.first == nil && s.Reason != events.Tombstone.String() {
-				r.first = &one
-			}
-			if ex := r.Examples[s.Reason]; len(ex) < loadExamples {
-				r.Examples[s.Reason] = append(ex, one)
-			}
-			return nil
-		}
-		return sink.put(ctx, s)
+		return r.take(ctx, sink, s, fmt.Sprintf("%s:%d", name, s.Line))
 	})
 	r.Merge(report)
 	for _, w := range f.Warnings() {
@@ -193,14 +220,29 @@ func (a *app) scoreFile(ctx context.Context, name string, o *scoreFlags, b serve
 	return err
 }
 
+// take puts a score into the sink, or notes why there is none.
+func (r *scoreResult) take(ctx context.Context, sink scoreSink, s *server.Scored, at string) error {
+	if s.Reason == "" {
+		return sink.put(ctx, s)
+	}
+	one := rejects{At: at, Detail: s.Detail}
+	if r.first == nil && s.Reason != events.Tombstone.String() {
+		r.first = &one
+	}
+	if ex := r.Examples[s.Reason]; len(ex) < loadExamples {
+		r.Examples[s.Reason] = append(ex, one)
+	}
+	return nil
+}
+
 // isTopic: --to is neither standard output nor the name of a file.
 func isTopic(to string) bool {
 	ext := filepath.Ext(to)
 	return to != "-" && !strings.ContainsRune(to, os.PathSeparator) && ext != ".jsonl" && ext != ".json" && ext != ".ndjson"
 }
 
-// openSink makes what --to names.
-func (a *app) openSink(ctx context.Context, client *stream.Client, to string) (scoreSink, error) {
+// openSink makes what --to names. With the topic that is scored, a topic of scores has as many partitions.
+func (a *app) openSink(ctx context.Context, client *stream.Client, to, topic string) (scoreSink, error) {
 	switch {
 	case to == "-":
 		return &fileSink{w: bufio.NewWriterSize(a.term, 1<<16)}, nil
@@ -212,18 +254,31 @@ func (a *app) openSink(ctx context.Context, client *stream.Client, to string) (s
 		}
 		return &fileSink{w: bufio.NewWriterSize(f, 1<<16), f: f, name: to}, nil
 	}
-	if _, err := client.CreateTopic(ctx, stream.TopicSpec{Name: to, Partitions: 6}); err != nil {
+	like := 6
+	if topic != "" {
+		n, err := client.Partitions(ctx, topic)
+		if err != nil {
+			return nil, err
+		}
+		like = n
+	}
+	if _, err := client.CreateTopic(ctx, stream.TopicSpec{Name: to, Partitions: like}); err != nil {
 		return nil, err
 	}
 	n, err := client.Partitions(ctx, to)
 	if err != nil {
 		return nil, err
 	}
+	if topic != "" {
+		if err := enoughPartitions(topic, to, like, n); err != nil {
+			return nil, err
+		}
+	}
 	p, err := client.Producer(ctx, stream.ProducerOptions{Linger: 5 * time.Millisecond, Compression: "lz4"})
 	if err != nil {
 		return nil, err
 	}
-	return &topicSink{p: p, topic: to, partitions: n}, nil
+	return &topicSink{p: p, topic: to, partitions: n, same: topic != ""}, nil
 }
 
 // fileSink writes a JSON line a score.
@@ -270,18 +325,23 @@ func (s *fileSink) abandon() {
 	os.Remove(s.f.Name())
 }
 
-// topicSink produces a record a score; rows without a key go to the partitions in turn, as load does.
+// topicSink produces a record a score. Scores of a topic's records go where those stand; rows of files without a key go to the
+// partitions in turn, as load does.
 type topicSink struct {
 	p          *stream.Producer
 	topic      string
 	partitions int
 	batch      []stream.Record
 	rows       int64
+	same       bool // partitions are those of the records
 }
 
 func (s *topicSink) put(ctx context.Context, r *server.Scored) error {
 	rec := stream.Record{Topic: s.topic, Partition: -1, Key: r.Key, Value: slices.Clone(r.JSON), Time: r.Time}
-	if r.Key == nil {
+	if s.same {
+		rec.Partition = r.Source.Partition
+		rec.Key = slices.Clone(r.Key) // of a batch that is released before it is sent
+	} else if r.Key == nil {
 		rec.Partition = int32(s.rows % int64(s.partitions))
 	}
 	s.rows++
@@ -321,6 +381,7 @@ type scoreResult struct {
 	server.BoundedReport
 	Examples map[string][]rejects `json:"examples,omitempty"`
 	Warnings []string             `json:"warnings,omitempty"`
+	Lost     int64                `json:"lost"` // offsets that retention deleted before they were read
 	Seconds  float64              `json:"seconds"`
 
 	first *rejects // not a tombstone
@@ -330,7 +391,7 @@ type scoreResult struct {
 func (r *scoreResult) MarshalJSON() ([]byte, error) {
 	return json.Marshal(map[string]any{
 		"model": r.Model, "to": r.To, "records": r.Records, "scored": r.Scored, "anomalies": r.Anomalies, "not_finite": r.NotFinite,
-		"partial": r.Partial, "warming": r.Warming, "tombstones": r.Tombstones, "rejected": r.Rejected, "examples": r.Examples, "warnings": r.Warnings, "seconds": r.Seconds,
+		"partial": r.Partial, "warming": r.Warming, "tombstones": r.Tombstones, "left_out": r.LeftOut, "lost": r.Lost, "rejected": r.Rejected, "examples": r.Examples, "warnings": r.Warnings, "seconds": r.Seconds,
 	})
 }
 
@@ -346,7 +407,7 @@ func (r *scoreResult) write(w io.Writer, t *terminal) {
 	for _, n := range []struct {
 		n    int64
 		what string
-	}{{r.Tombstones, "empty"}, {r.Partial, "with more than half of the fields missing"}, {r.Warming, "with fewer records of their key before them than the rolling features look back"}, {r.NotFinite, "with a value or score that is not finite"}} {
+	}{{r.LeftOut, "left out by the filter"}, {r.Lost, "offsets deleted by retention before they were read"}, {r.Tombstones, "empty"}, {r.Partial, "with more than half of the fields missing"}, {r.Warming, "with fewer records of their key before them than the rolling features look back"}, {r.NotFinite, "with a value or score that is not finite"}} {
 		if n.n > 0 {
 			fmt.Fprintf(w, "%s %s\n", count(n.n), n.what)
 		}
@@ -357,9 +418,14 @@ func (r *scoreResult) write(w io.Writer, t *terminal) {
 }
 
 // nothing words a run that scored no row.
-func (r *scoreResult) nothing(files []string) error {
+func (r *scoreResult) nothing(files []string, o *scoreFlags) error {
 	f := &fault{what: "nothing was scored: the input has no rows", where: strings.Join(files, ", "), next: "check the file"}
-	if r.Records > 0 {
+	if o.topic != "" {
+		f.what, f.where, f.next = "nothing was scored: no record was read", "topic "+o.topic, "choose a longer time, or check the topic"
+	}
+	if r.LeftOut == r.Records && r.Records > 0 {
+		f.what, f.where, f.next = fmt.Sprintf("nothing was scored: the filter left out all of %s records", count(r.Records)), "where "+o.Where, "widen the filter, or check the fields' names"
+	} else if r.Records > 0 {
 		f.what = fmt.Sprintf("nothing was scored: none of %s rows fits the model %s", count(r.Records), r.Model)
 		for _, reason := range slices.Sorted(maps.Keys(r.Examples)) {
 			if ex := r.Examples[reason]; len(ex) > 0 {
