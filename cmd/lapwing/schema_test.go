@@ -122,7 +122,7 @@ func TestSchemaTakesWhatTheProgramTakes(t *testing.T) {
 		"empty": "", "null sections": "train:\nscore:\nkafka:\nstreams:\n", "alerts none": "streams: [{model: m, input: {topics: [t]}, alerts: none}]",
 		"topics as one word": "streams: [{model: m, input: {topics: t}}]", "a name of digits": "streams: [{model: 7, input: {topics: [1, 2], key: true}, output: o, dlq: d, alerts: none}]",
 		"any property": "kafka: {client.id: x, linger.ms: 5, socket.keepalive.enable: true}", "layers": "train: {layers: [8, 3, 8]}", "layers as text": "train: {layers: '8,3,8'}",
-		"in quotes": "score: {max_batch: '512', commit_interval: '1m'}\ntrain: {max_memory: 1.5 GB, max_rejected: ' 5 % ', max_lost: 1e-2, learning_rate: 1e-3}",
+		"in quotes": "score: {max_batch: '512', commit_interval: '1m'}\ntrain: {max_memory: 1.5 GB, max_rejected: ' 5 % ', allow_loss: 1e-2, learning_rate: 1e-3}",
 		"a time":    "streams: [{model: m, input: {topics: [t]}, start: 2026-11-25T14:00:00Z}]",
 	} {
 		if _, err := load(t, text, loadOptions{}); err != nil {
