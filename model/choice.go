@@ -218,9 +218,10 @@ func (m *Model) Suspicious() float64 {
 // SuspiciousFactor times the median score is where Suspicious begins.
 const SuspiciousFactor = 5
 
-// Contaminated: the history holds anomalies, by its label or by what looks like them, and enough to fill a tenth of the
-// rate. A quantile is then a budget of alarms, true ones included, and not of false alarms.
-func (m *Model) Contaminated(rate float64) bool {
+// Contamination says whether the history holds anomalies enough to matter beside an alarm rate: by its labels, a tenth of
+// what the rate lets through; or by what looks like them, twice as much. A quantile is then a budget of alarms, true ones
+// included, and not of false alarms.
+func (m *Model) Contamination(rate float64) (labelled, suspicious bool) {
 	positives := m.Lineage.Metrics["base_rate"] * m.Lineage.Metrics["labelled"]
-	return positives/float64(max(m.Lineage.Rows.Used, 1)) > .1*rate || m.Suspicious() > max(10*rate, .01)
+	return positives/float64(max(m.Lineage.Rows.Used, 1)) > .1*rate, m.Suspicious() > max(2*rate, .01)
 }

@@ -339,13 +339,13 @@ func TestSteppedTailsAreRefused(t *testing.T) {
 	}
 }
 
-func TestContaminated(t *testing.T) {
+func TestContamination(t *testing.T) {
 	clean := scored(drawn(8, 10_000, smooth[1].draw))
-	if clean.Contaminated(1e-3) {
+	if labelled, suspicious := clean.Contamination(1e-3); labelled || suspicious {
 		t.Error("a clean history")
 	}
 	clean.Lineage.Metrics["base_rate"], clean.Lineage.Metrics["labelled"] = .01, 10_000
-	if !clean.Contaminated(1e-3) {
+	if labelled, suspicious := clean.Contamination(1e-3); !labelled || suspicious {
 		t.Error("labelled anomalies")
 	}
 	dirty := scored(drawn(9, 10_000, func(r *rand.Rand) float64 {
@@ -354,7 +354,10 @@ func TestContaminated(t *testing.T) {
 		}
 		return smooth[1].draw(r)
 	}))
-	if !dirty.Contaminated(1e-3) {
+	if labelled, suspicious := dirty.Contamination(1e-3); labelled || !suspicious {
 		t.Errorf("3 %% far off: suspicious %v", dirty.Suspicious())
+	}
+	if _, suspicious := dirty.Contamination(.05); suspicious {
+		t.Error("a rate that has room for them")
 	}
 }

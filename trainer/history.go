@@ -31,7 +31,8 @@ type partition struct {
 	rows    partitionRows
 	labels  []int8  // one a row, only with a label
 	times   []int64 // event time of every timeEvery-th row, ms
-	partial int64   // rows with more than half of their fields missing
+	hours   hourRuns
+	partial int64 // rows with more than half of their fields missing
 	leftOut map[string]*LeftOut
 	windows *events.Windows // during the pass; nil without rolling features
 	warming int64           // rows whose windows were not full yet
@@ -331,13 +332,13 @@ func (w *decodeWorker) decode(work decodeWork) error {
 		if result.Warming {
 			p.warming++
 		}
-		if p.rows.n%timeEvery == 0 {
-			switch {
-			case result.TimeOK:
-				p.times = append(p.times, result.Time)
-			case rec.Time >= 0:
-				p.times = append(p.times, rec.Time)
-			}
+		at, known := result.Time, result.TimeOK
+		if !known {
+			at, known = rec.Time, rec.Time >= 0
+		}
+		p.hours.add(p.rows.n, at, known)
+		if known && p.rows.n%timeEvery == 0 {
+			p.times = append(p.times, at)
 		}
 		if err := p.rows.add(w.store, w.row); err != nil {
 			return err

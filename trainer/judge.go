@@ -172,6 +172,7 @@ func (j *job) judge(ctx context.Context, h *history, f *fitted, r *Report) error
 		Engine: j.Engine.Name() + "/" + j.Engine.Level(), Seed: j.Seed,
 		Settings: j.settings(f, &h.spec), Parts: f.parts, Metrics: metrics, Curve: f.curve, Usual: usual(&h.spec, r.Columns), Notes: r.Notes, Span: r.Span,
 	}
+	r.HoursOfWeek, r.rhythm = rhythm(h, scores, sorted)
 	threshold, choice, err := j.threshold(h, scores, sorted, m, r)
 	if err != nil {
 		return err
@@ -307,6 +308,9 @@ func (j *job) warnings(h *history, r *Report) []string {
 		}
 		warn(true, "%s rows are too few for the alarm rate asked, %s: the rate used is %s (%s rows would do)",
 			thousands(int64(h.n)), percent3(r.RateAsked), percent3(r.RateUsed), thousands(int64(math.Ceil(enough-1e-6))))
+	}
+	if len(r.rhythm) > 0 {
+		warn(true, "%s", rhythmWarning(r.rhythm))
 	}
 	warn(r.fallback != "", "the threshold is a quantile and not a fit of the tail: %s", r.fallback)
 	if s := r.Choice.Sample; s != nil {

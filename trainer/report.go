@@ -39,12 +39,14 @@ type Report struct {
 	Choice                         model.ThresholdChoice
 	Above                          int64      // history rows above the threshold
 	ShareAbove, Ties               float64    // shares of the history: above the threshold; exactly at the score under it
+	HoursOfWeek                    []float64  // shares of high scores by hour of the week, UTC, from Monday; nil = too short a history
 	Suspicious                     float64    // share of the history that scores above five times the median
 	Median, Highest                float64    // scores
 	Worst                          []FieldFit // up to three, the least explained first
 	Judgement                      *Judgement // with a label only
 	Warnings                       []string
 	fallback                       string // why the tail was not fitted
+	rhythm                         []HourOfWeek
 
 	Model     *model.Model
 	Data      []byte // ONNX
@@ -168,6 +170,7 @@ func (r *Report) writeModel(line func(label, format string, args ...any)) {
 		line("unexplained", "of the variance of %s: the network rebuilds these worst", strings.Join(parts, ", "))
 	}
 	r.writeScores(line)
+	r.writeRhythm(line)
 	r.writeThreshold(line)
 	r.writeJudgement(line)
 	for _, warning := range r.Warnings {

@@ -117,7 +117,7 @@ func (r *Report) writeScores(line func(label, format string, args ...any)) {
 		if n == 0 && b.Share > 0 {
 			n = 1
 		}
-		line("", "  to %-8s %7s %s%s", fmt.Sprintf("%.4g", b.To), ShareText(model.Digits(b.Share, 2)), strings.Repeat("█", n), mark)
+		line("", "%s", strings.TrimRight(fmt.Sprintf("  to %-8s %7s %s%s", fmt.Sprintf("%.4g", b.To), ShareText(model.Digits(b.Share, 2)), strings.Repeat("█", n), mark), " "))
 	}
 	if !marked && bars != nil {
 		line("", "  threshold %.4g, above all of them", r.Threshold)
@@ -187,8 +187,12 @@ func Budget(m *model.Model, c model.ThresholdChoice) string {
 	if c.Method == model.ByLabel || c.Used == 0 {
 		return ""
 	}
-	if m.Contaminated(max(c.Used, c.Above)) {
-		return "the history holds anomalies: this is a budget of alarms, true ones included, and not of false alarms"
+	const budget = "this is a budget of alarms, true ones included, and not of false alarms"
+	switch labelled, suspicious := m.Contamination(max(c.Used, c.Above)); {
+	case labelled:
+		return "the history holds labelled anomalies: " + budget
+	case suspicious:
+		return "part of the history looks anomalous: " + budget
 	}
 	return "if all was in order in the history, these are false alarms"
 }

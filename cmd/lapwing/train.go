@@ -253,7 +253,7 @@ func writeTrainJSON(w io.Writer, r *trainer.Report, engine string, next []string
 		for k, v := range map[string]any{
 			"layers": r.Layers, "steps": r.Steps, "validation_loss": r.ValidationLoss, "curve": r.Curve, "threshold": r.Threshold,
 			"rate_asked": r.RateAsked, "rate_used": r.RateUsed, "above": r.Above, "share_above": r.ShareAbove, "ties": r.Ties,
-			"choice": r.Choice, "alarms_per_day": r.AlarmsPerDay(), "suspicious": r.Suspicious, "histogram": trainer.Histogram(r.Model), "unexplained": r.Worst,
+			"choice": r.Choice, "alarms_per_day": r.AlarmsPerDay(), "suspicious": r.Suspicious, "histogram": trainer.Histogram(r.Model), "unexplained": r.Worst, "hours_of_week": r.HoursOfWeek,
 			"judgement": r.Judgement, "warnings": r.Warnings, "samples_per_second": r.SamplesPerSecond, "next": next,
 		} {
 			object[k] = v
