@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -93,8 +94,15 @@ const (
 	groupAbout = "about"
 )
 
-func (a *app) root() *cobra.Command {
+// setUpCobra sets what cobra keeps for the whole process, once: a test runs several command lines side by side.
+var setUpCobra = sync.OnceFunc(func() {
 	cobra.EnableCommandSorting = false
+	cobra.AddTemplateFunc("flagHelp", flagHelp)
+	cobra.AddTemplateFunc("groupsOthers", func(c *cobra.Command) bool { return c.Annotations[groupsOthers] != "" })
+})
+
+func (a *app) root() *cobra.Command {
+	setUpCobra()
 	root := &cobra.Command{
 		Use:   "lapwing",
 		Short: "Learn what normal looks like from a Kafka topic, and score every new record against it",
@@ -176,8 +184,6 @@ Exit status: 0 done, 1 failed, 2 mistyped (nothing was tried), 3 another trainer
 func (a *app) usageTemplate() string {
 	width, _ := a.term.size()
 	flags := fmt.Sprintf("%d | trimTrailingWhitespaces", max(min(width, 100), 60))
-	cobra.AddTemplateFunc("flagHelp", flagHelp)
-	cobra.AddTemplateFunc("groupsOthers", func(c *cobra.Command) bool { return c.Annotations[groupsOthers] != "" })
 	return `Usage:
 {{- if and .Runnable (not (groupsOthers .))}}
   {{.UseLine}}{{end}}{{if .HasAvailableSubCommands}}

@@ -87,6 +87,13 @@ func explain(err error) *fault {
 			return e
 		case *stream.Error:
 			return &fault{what: during + e.What, where: e.Where, next: e.Next, cause: err}
+		case *registry.NotFoundError:
+			if n := nearest(e.Ref.Name, e.Names); n != "" {
+				return &fault{what: text, next: "did you mean " + n + "?", cause: err}
+			}
+			if len(e.Names) > 0 {
+				return &fault{what: text, next: "lapwing models list tells more of them", cause: err}
+			}
 		case *trainer.InputError:
 			return &fault{what: during + e.What, where: e.Place, next: e.Next, cause: err}
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -115,6 +116,11 @@ func (a *app) askToDelete(ctx context.Context, list []registry.Entry, refs []reg
 			for _, v := range it.Versions {
 				if it.Name == ref.Name && v.Version == ref.Version {
 					text = it.Name + versionText(a.term, v)
+					for _, alias := range slices.Sorted(maps.Keys(it.Aliases)) {
+						if it.Aliases[alias].Version == v.Version {
+							text += a.term.paint(red, "  "+alias+" means it: it will be refused")
+						}
+					}
 				}
 			}
 		}

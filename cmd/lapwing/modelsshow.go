@@ -115,6 +115,7 @@ func (a *app) describe(manifest registry.Manifest, m *model.Model, entry *regist
 	}
 	line("engine", "%s, seed %d", l.Engine, l.Seed)
 	a.describeHistory(l, line)
+	describeDetector(m, line)
 	if layers := m.Layers(); len(layers) > 0 {
 		line("network", "%s over %s", joinInts(layers, "-"), counted(len(m.Spec.Columns()), "column"))
 	}
@@ -173,6 +174,33 @@ func (a *app) describeHistory(l *model.Lineage, line func(label, format string, 
 	for _, reason := range slices.Sorted(maps.Keys(l.Rows.LeftOut)) {
 		line("left out", "%s %s", count(l.Rows.LeftOut[reason]), reason)
 	}
+}
+
+// partOrder is the order in which the parts of a detector are made.
+var partOrder = []string{"trim", "prototypes", "autoencoder", "whitening", "threshold"}
+
+// describeDetector names the detector and how many rows each of its parts saw.
+func describeDetector(m *model.Model, line func(label, format string, args ...any)) {
+	l := &m.Lineage
+	if name := l.Settings["detector"]; name != "" {
+		line("detector", "%s", name)
+	}
+	if len(l.Parts) == 0 {
+		return
+	}
+	names := slices.Clone(partOrder)
+	for _, name := range slices.Sorted(maps.Keys(l.Parts)) {
+		if !slices.Contains(names, name) {
+			names = append(names, name) // of a later Lapwing
+		}
+	}
+	var parts []string
+	for _, name := range names {
+		if n, ok := l.Parts[name]; ok {
+			parts = append(parts, fmt.Sprintf("%s %s", name, count(n)))
+		}
+	}
+	line("", "rows seen by each part: %s", strings.Join(parts, ", "))
 }
 
 // sparkCells is the most cells that a training curve takes.

@@ -29,7 +29,8 @@ func shownModel() (registry.Manifest, *model.Model, *registry.Entry) {
 		Cluster: "c1", Topic: "cars", Engine: "cpu/portable", Seed: 7, Parent: parent,
 		Partitions: []model.PartitionRange{{Partition: 0, From: 120, To: 51_120, Records: 50_000, Lost: 1000}, {Partition: 3, From: 0, To: 9, Records: 9}},
 		Rows:       model.Rows{Read: 50_009, Used: 49_990, Validation: 4999, Warming: 45, LeftOut: map[string]int64{"tombstone": 12, "not_json": 7}},
-		Settings:   map[string]string{"alarm_rate": "0.0001", "epochs": "20"},
+		Settings:   map[string]string{"alarm_rate": "0.0001", "epochs": "20", "detector": "blend"},
+		Parts:      map[string]int64{"threshold": 49_990, "trim": 49_990, "prototypes": 37_493, "later": 5, "autoencoder": 300_000},
 		Metrics:    map[string]float64{"rate_used": .0002, "share_above": .000186, "validation_loss": .12345678},
 		Notes: []model.ColumnNote{
 			{Name: "vin", Note: "left out: named like an identifier"}, {Name: "fuel", Note: "constant 7; any other value adds at most 3 to the residual"},
@@ -98,6 +99,7 @@ func TestModelsShowSortsRealNotes(t *testing.T) {
 	show := b.ok("models show m/1")
 	b.has(show, "\nno feature id: ", "\nskewed     skewed: log1p", "\nclipped    spiked: extreme values", "\nimputed    gaps: missing in 16 of 800 rows", "\nconstant   still: left out: constant 7\n")
 	b.has(show, "\nhistory    topic t of cluster ", " partition ", "\nloss       validation ", "\nscores ")
+	b.has(show, "\ndetector   blend\n           rows seen by each part: trim ")
 	object := b.object("models show m/1 --json")
 	scores := object["scores"].([]any)
 	columns := object["columns"].(map[string]any)
