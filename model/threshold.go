@@ -35,7 +35,7 @@ func Levels() []float64 {
 
 // Quantiles are the quantiles of scores, which must ascend, at Levels: the smallest score that at least the
 // share P scored at or below. With n scores, levels past 1 − 1/n repeat the highest. No scores, no quantiles.
-func Quantiles(sorted []float64) []Quantile {
+func Quantiles[F float32 | float64](sorted []F) []Quantile {
 	n := len(sorted)
 	if n == 0 {
 		return nil
@@ -44,7 +44,7 @@ func Quantiles(sorted []float64) []Quantile {
 	q := make([]Quantile, len(levels))
 	for i, p := range levels {
 		rank := int(math.Ceil(p * float64(n)))
-		q[i] = Quantile{P: p, Score: sorted[min(max(rank-1, 0), n-1)]}
+		q[i] = Quantile{P: p, Score: float64(sorted[min(max(rank-1, 0), n-1)])}
 	}
 	return q
 }

@@ -38,7 +38,7 @@ func TestQuantiles(t *testing.T) {
 			t.Errorf("level %v is past 1 − 1/n and has %v, not the highest", q.P, q.Score)
 		}
 	}
-	if Quantiles(nil) != nil {
+	if Quantiles[float64](nil) != nil {
 		t.Error("quantiles of nothing")
 	}
 	for _, q := range Quantiles([]float64{3}) {

@@ -119,9 +119,9 @@ func lostError(j *job, lost, total int64) error {
 func memoryError(s *rowStore) error {
 	return &InputError{
 		What: fmt.Sprintf("the history does not fit: max_memory of %s holds the scores and labels of %s, and there are more",
-			mebibytes(s.max), plural(s.max/2/sideBytes, "row")),
+			mebibytes(s.max), plural(s.max/2/s.side, "row")),
 		Place: "topic " + s.topic, Kind: ErrMemory,
-		Next: fmt.Sprintf("raise max_memory to %s, which is enough for %s", mebibytes(ceilMebibyte(2*sideBytes*s.expect)), plural(s.expect, "row")),
+		Next: fmt.Sprintf("raise max_memory to %s, which is enough for %s", mebibytes(ceilMebibyte(2*s.side*s.expect)), plural(s.expect, "row")),
 	}
 }
 

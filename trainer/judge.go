@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sort"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -147,10 +148,10 @@ func (j *job) judge(ctx context.Context, h *history, f *fitted, r *Report) error
 		return err
 	}
 	// Scores that are not finite are anomalies by definition and have no place in a distribution.
-	sorted := make([]float64, 0, h.n)
+	sorted := make([]float32, 0, h.n)
 	for _, s := range scores {
 		if !math.IsNaN(float64(s)) && !math.IsInf(float64(s), 0) {
-			sorted = append(sorted, float64(s))
+			sorted = append(sorted, s)
 		}
 	}
 	slices.Sort(sorted)
@@ -158,8 +159,8 @@ func (j *job) judge(ctx context.Context, h *history, f *fitted, r *Report) error
 	if n == 0 {
 		return &InputError{What: fmt.Sprintf("none of the %d rows has a finite score", h.n), Place: "topic " + j.Topic, Next: "look for columns with extreme values (lapwing train --dry-run)", Kind: ErrDiverged}
 	}
-	median := sorted[(n-1)/2]
-	r.Median, r.Highest = median, sorted[n-1]
+	median := float64(sorted[(n-1)/2])
+	r.Median, r.Highest = median, float64(sorted[n-1])
 	r.Rows.Validation = int64(f.validation)
 	f.parts["threshold"] = int64(n)
 	metrics := map[string]float64{"median_score": median}
@@ -180,9 +181,8 @@ func (j *job) judge(ctx context.Context, h *history, f *fitted, r *Report) error
 	m.Threshold, m.Lineage.Threshold = threshold, &choice
 	// The threshold lies a margin above a score of the history. How many rows stand in that gap and just below it
 	// says whether the distribution has a step there.
-	above0, _ := slices.BinarySearch(sorted, threshold)
-	below, _ := slices.BinarySearch(sorted, threshold-2*max(1e-4*max(threshold, median), 1e-6))
-	ties := above0 - below
+	gap := 2 * max(1e-4*max(threshold, median), 1e-6)
+	ties := below(sorted, threshold) - below(sorted, threshold-gap)
 
 	metrics["rate_used"], metrics["share_above"], metrics["ties"] = choice.Used, choice.Above, float64(ties)/float64(n)
 	if f.layers != nil {
@@ -197,12 +197,18 @@ func (j *job) judge(ctx context.Context, h *history, f *fitted, r *Report) error
 		return err
 	}
 	if j.Label != "" {
-		r.Judgement = Judge(labelled(h, scores), threshold)
+		positives, negatives := byLabel(h, scores)
+		r.Judgement = judge(positives, negatives, threshold)
 		r.Judgement.metrics(metrics)
 	}
 	r.Model = m
 	r.Warnings = j.warnings(h, r)
 	return nil
+}
+
+// below counts the scores below v.
+func below(sorted []float32, v float64) int {
+	return sort.Search(len(sorted), func(i int) bool { return float64(sorted[i]) >= v })
 }
 
 // settings are those that change the result.

@@ -43,45 +43,94 @@ func labelled(h *history, scores []float32) []model.Labelled {
 	return rows
 }
 
-// Judge says how the scores of labelled rows rank them, and what the threshold makes of them.
-func Judge(rows []model.Labelled, threshold float64) *Judgement {
-	j := &Judgement{Labelled: int64(len(rows))}
-	for _, r := range rows {
-		if r.Anomalous {
-			j.Positives++
+// byLabel are the scores of the rows with a readable label, the highest first: of anomalous ones and of the others. That is 4 bytes
+// a row, as a long history wants it.
+func byLabel(h *history, scores []float32) (positives, negatives []float32) {
+	var counts [2]int
+	for g := range scores {
+		if l := h.label(g); l != unlabelled {
+			counts[l]++
 		}
 	}
-	if j.Labelled == 0 {
+	positives, negatives = make([]float32, 0, counts[anomalous]), make([]float32, 0, counts[normal])
+	for g, s := range scores {
+		if s != s {
+			s = float32(math.Inf(1))
+		}
+		switch h.label(g) {
+		case anomalous:
+			positives = append(positives, s)
+		case normal:
+			negatives = append(negatives, s)
+		}
+	}
+	descend(positives)
+	descend(negatives)
+	return positives, negatives
+}
+
+func descend[F float32 | float64](scores []F) {
+	slices.SortFunc(scores, func(a, b F) int { return cmp.Compare(b, a) })
+}
+
+// Judge says how the scores of labelled rows rank them, and what the threshold makes of them. NaN counts as the highest.
+func Judge(rows []model.Labelled, threshold float64) *Judgement {
+	var positives, negatives []float64
+	for _, r := range rows {
+		s := r.Score
+		if s != s {
+			s = math.Inf(1)
+		}
+		if r.Anomalous {
+			positives = append(positives, s)
+		} else {
+			negatives = append(negatives, s)
+		}
+	}
+	descend(positives)
+	descend(negatives)
+	return judge(positives, negatives, threshold)
+}
+
+// judge is Judge of the scores of the anomalous rows and of the others, each the highest first and none NaN.
+func judge[F float32 | float64](bad, good []F, threshold float64) *Judgement {
+	n := len(bad) + len(good)
+	j := &Judgement{Labelled: int64(n), Positives: int64(len(bad))}
+	if n == 0 {
 		return j
 	}
-	j.BaseRate = float64(j.Positives) / float64(j.Labelled)
-	j.Defined = j.Positives > 0 && j.Positives < j.Labelled
-	rows = slices.Clone(rows)
-	slices.SortFunc(rows, func(a, b model.Labelled) int { return cmp.Compare(b.Score, a.Score) })
-	positives, negatives := float64(j.Positives), float64(j.Labelled-j.Positives)
+	positives, negatives := float64(len(bad)), float64(len(good))
+	j.BaseRate = positives / float64(n)
+	j.Defined = len(bad) > 0 && len(good) > 0
 	var found, seen, area, precision, flagged, hits float64
-	for from := 0; from < len(rows); {
+	for b, g := 0, 0; b+g < n; {
 		// Equal scores are one step of the curve, in whatever order they lie.
-		to, bad := from, 0.
-		for ; to < len(rows) && rows[to].Score == rows[from].Score; to++ {
-			if rows[to].Anomalous {
-				bad++
-			}
+		var score F
+		if g == len(good) || b < len(bad) && bad[b] > good[g] {
+			score = bad[b]
+		} else {
+			score = good[g]
 		}
-		size := float64(to - from)
-		if rows[from].Score > threshold {
+		fromB, fromG := b, g
+		for b < len(bad) && bad[b] == score {
+			b++
+		}
+		for g < len(good) && good[g] == score {
+			g++
+		}
+		hit, size := float64(b-fromB), float64(b-fromB+g-fromG)
+		if float64(score) > threshold {
 			flagged += size
-			hits += bad
+			hits += hit
 		}
-		area += (size - bad) * (found + bad/2)
-		for i, b := range Budgets {
-			budget := b * float64(len(rows))
-			j.RecallAt[i] += bad * min(max((budget-seen)/size, 0), 1)
+		area += (size - hit) * (found + hit/2)
+		for i, share := range Budgets {
+			budget := share * float64(n)
+			j.RecallAt[i] += hit * min(max((budget-seen)/size, 0), 1)
 		}
-		found += bad
+		found += hit
 		seen += size
-		precision += bad * found / seen
-		from = to
+		precision += hit * found / seen
 	}
 	if positives > 0 {
 		j.Recall = hits / positives

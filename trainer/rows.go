@@ -10,15 +10,19 @@ import (
 	"sync"
 	"sync/atomic"
 	"unsafe"
+
+	"github.com/lapwing-stream/lapwing/model"
 )
 
 const (
 	// chunkRows is the unit of an epoch's order and the most rows of a block. Large enough that a block of 18 columns is a read
 	// of 288 KiB, which a disk delivers at its full rate.
 	chunkRows = 4096
-	// sideBytes is what a row costs in memory wherever its values are: its score (4), that of a sample for the quantiles
-	// (4), its label, its bits in row sets, its share of the sampled times.
-	sideBytes = 10
+	// sideBytes is what a row costs in memory wherever its values are: two scores (8: those of both heads, or one and its
+	// sorted copy), its label, its bits in row sets, its share of the sampled times.
+	sideBytes = 11
+	// labelBytes is what it costs more where the threshold is chosen by label: a score with its truth, and its sorted copy.
+	labelBytes = 32
 	// openShare is the part of max_memory (1/openShare) for blocks that are being filled, and for reading spilled ones back.
 	openShare = 8
 	// cacheShare is the part of max_memory (1/cacheShare) for the window of an epoch, where rows are spilled.
@@ -37,6 +41,7 @@ type rowStore struct {
 	dir       string // for the file
 	max       int64  // bytes
 	expect    int64  // rows that may come, at most
+	side      int64  // bytes a row beside its values
 	topic     string // for messages
 
 	mu       sync.Mutex
@@ -60,7 +65,10 @@ type block struct {
 
 // newRowStore plans for rows of the given width, filled by partition and read back by threads.
 func (j *job) newRowStore(width, partitions int, expect int64) (*rowStore, error) {
-	s := &rowStore{width: width, dir: j.SpillDir, max: j.MaxMemory, expect: expect, topic: j.Topic}
+	s := &rowStore{width: width, dir: j.SpillDir, max: j.MaxMemory, expect: expect, side: sideBytes, topic: j.Topic}
+	if j.ThresholdMethod == model.ByLabel {
+		s.side += labelBytes
+	}
 	// Every partition has a block that is being filled, and every thread one that it reads.
 	open := int64(partitions + 2*j.Threads)
 	for s.blockRows = chunkRows; s.blockRows > 0 && open*s.blockBytes() > s.max/openShare; s.blockRows /= 2 {
@@ -74,7 +82,7 @@ func (j *job) newRowStore(width, partitions int, expect int64) (*rowStore, error
 func (s *rowStore) blockBytes() int64 { return int64(s.blockRows) * int64(s.width) * 4 }
 
 // most is how many bytes of rows may be in memory beside n rows' scores and labels.
-func (s *rowStore) most(n int64) int64 { return s.max - s.max/openShare - sideBytes*n }
+func (s *rowStore) most(n int64) int64 { return s.max - s.max/openShare - s.side*n }
 
 // partitionRows are the rows of one partition, in offset order. One goroutine at a time adds.
 type partitionRows struct {
@@ -109,7 +117,7 @@ func (s *rowStore) put(p *partitionRows) error {
 	p.missing = 0
 	s.mu.Lock()
 	s.n += int64(s.blockRows)
-	if sideBytes*s.n > s.max/2 {
+	if s.side*s.n > s.max/2 {
 		s.mu.Unlock()
 		return memoryError(s)
 	}
@@ -181,7 +189,7 @@ func (h *history) finish() error {
 			p.open = nil
 		}
 	}
-	if sideBytes*int64(h.n) > s.max/2 {
+	if s.side*int64(h.n) > s.max/2 {
 		return memoryError(s)
 	}
 	if s.resident <= s.most(int64(h.n)) && s.size == 0 {

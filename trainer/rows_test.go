@@ -79,7 +79,7 @@ func TestRowsAreTheSameInMemoryAndInAFile(t *testing.T) {
 	for _, memory := range []int64{1 << 30, 16 << 20, 8 << 20, 5 << 20} {
 		t.Run(mebibytes(memory), func(t *testing.T) {
 			h := stored(t, width, memory, oddSizes...)
-			if spilled := h.store.spilled() > 0; spilled != (memory < 1<<23) {
+			if spilled := h.store.spilled() > 0; spilled != (memory <= 8<<20) {
 				t.Errorf("%d bytes are in the file", h.store.spilled())
 			}
 			random := newSequence(3)
@@ -301,7 +301,7 @@ func TestMemoryDoesNotChangeTheModel_Case8_07(t *testing.T) {
 	b := newBench(t)
 	b.topic("t", 3, values(3, machine(15, 60_000)...)...)
 	var first []byte
-	for _, memory := range []int64{1 << 30, 13 << 17, 1200 << 10} {
+	for _, memory := range []int64{1 << 30, 13 << 17, 1300 << 10} {
 		o := quick("t")
 		o.Alias, o.MaxMemory, o.SpillDir = "none", memory, t.TempDir()
 		r := b.mustRun(o)
@@ -324,7 +324,7 @@ func TestTooLittleMemoryNamesWhatIsNeeded(t *testing.T) {
 	o.MaxMemory = 1 << 20
 	_, err := b.run(o)
 	var fault *InputError
-	if !errors.Is(err, ErrMemory) || !strings.Contains(err.Error(), "holds the scores and labels of 52,428 rows") || !errors.As(err, &fault) ||
+	if !errors.Is(err, ErrMemory) || !strings.Contains(err.Error(), "holds the scores and labels of 47,662 rows") || !errors.As(err, &fault) ||
 		!strings.Contains(fault.Hint(), "raise max_memory to 2 MiB, which is enough for 60,000 rows") {
 		t.Fatalf("%v", err)
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/lapwing-stream/lapwing/model"
 )
@@ -50,7 +49,7 @@ func (j *job) rate(r *Report) float64 {
 }
 
 // threshold finds the threshold. sorted are the finite scores of the history, ascending; m has its quantiles and lineage.
-func (j *job) threshold(h *history, scores []float32, sorted []float64, m *model.Model, r *Report) (threshold float64, c model.ThresholdChoice, err error) {
+func (j *job) threshold(h *history, scores []float32, sorted []float32, m *model.Model, r *Report) (threshold float64, c model.ThresholdChoice, err error) {
 	n := int64(len(sorted))
 	rate := j.rate(r)
 	r.RateAsked = rate
@@ -74,8 +73,12 @@ func (j *job) threshold(h *history, scores []float32, sorted []float64, m *model
 	}
 	if c.Method == "" {
 		var used float64
-		top := sorted[n-int64(min(model.Keep(n, rate), len(sorted))):]
-		if threshold, used, _, _, err = model.Threshold(top, n, rate, sorted[(n-1)/2]); err != nil {
+		highest := sorted[n-int64(min(model.Keep(n, rate), len(sorted))):]
+		top := make([]float64, len(highest))
+		for i, s := range highest {
+			top[i] = float64(s)
+		}
+		if threshold, used, _, _, err = model.Threshold(top, n, rate, float64(sorted[(n-1)/2])); err != nil {
 			return 0, c, err
 		}
 		c = model.ThresholdChoice{Method: model.ByQuantile, Asked: j.AlarmRate, Used: used, Few: rate > 0 && used > rate}
@@ -84,8 +87,7 @@ func (j *job) threshold(h *history, scores []float32, sorted []float64, m *model
 		}
 	}
 	// The scores are here: counted, not read off the quantiles.
-	at, _ := slices.BinarySearch(sorted, math.Nextafter(threshold, math.Inf(1)))
-	r.Above = n - int64(at)
+	r.Above = n - int64(below(sorted, math.Nextafter(threshold, math.Inf(1))))
 	c.Rows, c.Above = n, float64(r.Above)/float64(n)
 	if c.Method != model.ByTail {
 		c.Low, c.High = model.RateInterval(r.Above, n)

@@ -56,7 +56,7 @@ func TestTrainWithAFullDisk_Case8_09(t *testing.T) {
 	folder := t.TempDir()
 	// ulimit counts in blocks of 512 bytes or of 1,024, as the shell has it: 1 MiB or 2, of the 4 that do not fit.
 	cmd := exec.CommandContext(t.Context(), "sh", "-c", `ulimit -f 2048; exec "$0" "$@"`, os.Args[0], "train", "--topic", "cars", "--model", "cars", "--brokers", b.broker,
-		"--max-memory", "1300kB", "--spill-dir", folder)
+		"--max-memory", "1400kB", "--spill-dir", folder)
 	cmd.Env = append(os.Environ(), "LAPWING_TEST_MAIN=1")
 	out, err := cmd.CombinedOutput()
 	if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != exitFailed {
@@ -70,7 +70,7 @@ func TestTrainWithAFullDisk_Case8_09(t *testing.T) {
 		t.Errorf("published:\n%s", models)
 	}
 	// A folder that is not there is no reason to begin with less.
-	if _, stderr := b.fails("train --topic cars --model cars --max-memory 1300kB --spill-dir " + folder + "/none"); !strings.Contains(stderr, "no such file or directory") ||
+	if _, stderr := b.fails("train --topic cars --model cars --max-memory 1400kB --spill-dir " + folder + "/none"); !strings.Contains(stderr, "no such file or directory") ||
 		!strings.Contains(stderr, "folder "+folder+"/none") {
 		t.Error(stderr)
 	}
