@@ -263,6 +263,7 @@ func (j *job) descend(ctx context.Context, h *history, t kernels.Trainer, train 
 	order := h.epochs(train, j.Seed)
 	rows := make([]float32, 0, f.batch*h.width)
 	started := time.Now()
+	pace := newPace(int64(total), started)
 	samples := int64(0)
 
 	untrained, err := t.Loss(held)
@@ -294,10 +295,11 @@ func (j *job) descend(ctx context.Context, h *history, t kernels.Trainer, train 
 		samples += int64(len(rows) / h.width)
 		f.steps = step + 1
 		p.Epoch = step/perEpoch + 1
-		if s := time.Since(started).Seconds(); s > 0 {
+		now := time.Now()
+		if s := now.Sub(started).Seconds(); s > 0 {
 			p.SamplesPerSecond = float64(samples) / s
-			p.Left = time.Duration(s / float64(step+1) * float64(total-step-1) * float64(time.Second))
 		}
+		p.Done, p.Left = float64(step+1)/float64(total), pace.left(int64(step+1), now)
 		if (step+1)%every != 0 && step+1 != total {
 			p.Records = samples
 			j.report(p, false)

@@ -201,13 +201,13 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 			}
 		})
 	}
-	started := time.Now()
+	reading := newReading(ranges)
 	results, err := j.each(ctx, ranges, func(b *stream.Batch) error {
 		if len(b.Records) == 0 {
 			b.Release()
 			return nil
 		}
-		h.read += int64(len(b.Records))
+		reading.add(b.Records)
 		p := byID[b.Records[0].Partition]
 		select {
 		case workers[int(b.Records[0].Partition)%len(workers)].work <- decodeWork{b, p}:
@@ -215,7 +215,7 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 			b.Release()
 			return context.Cause(ctx)
 		}
-		j.report(readProgress(h.read, total, started), false)
+		j.report(reading.progress(false), false)
 		// Too many rejected records do not end the pass: how many there were, and of what kinds, is then the same every time.
 		return nil
 	})
@@ -229,10 +229,9 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 	if err != nil {
 		return h, err
 	}
-	j.report(readProgress(h.read, total, started), true)
-	if s := time.Since(started).Seconds(); s > 0 {
-		r.RecordsPerSecond = float64(h.read) / s
-	}
+	last := reading.progress(true)
+	j.report(last, true)
+	h.read, r.RecordsPerSecond = reading.records, last.RecordsPerSecond
 
 	j.saw = nil // the sample's counts give way to those of all records
 	all := workers[0].statistics
@@ -264,11 +263,43 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 	return h, nil
 }
 
-func readProgress(n, total int64, started time.Time) Progress {
-	p := Progress{Stage: "read", Records: n, TotalRecords: total}
-	if s := time.Since(started).Seconds(); s > 0 && n > 0 {
-		p.RecordsPerSecond = float64(n) / s
-		p.Left = time.Duration(float64(max(total-n, 0)) / p.RecordsPerSecond * float64(time.Second))
+// reading follows a read of ranges by offsets: of a compacted topic few of them hold records, and the read passes the others too.
+type reading struct {
+	*pace
+	total   int64
+	passed  int64
+	reached map[int32]int64 // the offset after the last one seen
+	records int64
+	began   time.Time
+}
+
+func newReading(ranges []stream.Range) *reading {
+	r := &reading{total: offsets(ranges), reached: map[int32]int64{}, began: time.Now()}
+	for _, rg := range ranges {
+		r.reached[rg.Partition] = rg.From
+	}
+	r.pace = newPace(r.total, r.began)
+	return r
+}
+
+func (r *reading) add(records []stream.Record) {
+	last := &records[len(records)-1]
+	r.records += int64(len(records))
+	r.passed += last.Offset + 1 - r.reached[last.Partition]
+	r.reached[last.Partition] = last.Offset + 1
+}
+
+// progress of the read; at its end everything has been passed, whatever the last offsets hold.
+func (r *reading) progress(end bool) Progress {
+	now := time.Now()
+	p := Progress{Stage: "read", Records: r.records, TotalRecords: r.total}
+	if end {
+		r.passed = r.total
+	}
+	p.Left = r.left(r.passed, now)
+	p.Done = float64(r.passed) / float64(max(r.total, 1))
+	if s := now.Sub(r.began).Seconds(); s > 0 {
+		p.RecordsPerSecond = float64(r.records) / s
 	}
 	return p
 }

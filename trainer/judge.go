@@ -75,12 +75,14 @@ func (j *job) scores(ctx context.Context, h *history, s kernels.Scorer, stage st
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
 	started := time.Now()
+	pace := newPace(int64(h.n), started)
 	progress := func(last bool) {
 		p := Progress{Stage: stage, Records: done.Load(), TotalRecords: int64(h.n)}
-		if seconds := time.Since(started).Seconds(); seconds > 0 && p.Records > 0 {
+		now := time.Now()
+		if seconds := now.Sub(started).Seconds(); seconds > 0 && p.Records > 0 {
 			p.RecordsPerSecond = float64(p.Records) / seconds
-			p.Left = time.Duration(float64(p.TotalRecords-p.Records) / p.RecordsPerSecond * float64(time.Second))
 		}
+		p.Done, p.Left = float64(p.Records)/float64(h.n), pace.left(p.Records, now)
 		j.report(p, last)
 	}
 	progress(true)

@@ -159,7 +159,8 @@ type Progress struct {
 	Train            float64 // loss, mean since the last evaluation
 	Validation       float64 // loss at the last evaluation
 	SamplesPerSecond float64
-	Left             time.Duration // of this stage; 0 = not known yet
+	Done             float64       // share of this stage, 0 to 1; a fit may end sooner, when its loss no longer falls
+	Left             time.Duration // of this stage, right within a fifth of it after its first tenth; 0 = not known yet
 }
 
 // progressEvery keeps reports to about ten a second.

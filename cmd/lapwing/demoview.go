@@ -272,13 +272,13 @@ func (v *demoView) trainLine(version int) string {
 	case m.began == 0:
 		return v.t.bar(0, 20)
 	case p.Stage == "fit":
-		s := v.t.bar(float64(p.Epoch)/float64(max(p.Epochs, 1)), 20) + fmt.Sprintf("  epoch %d/%d  loss %.3g, validation %.3g", p.Epoch, p.Epochs, p.Train, p.Validation)
+		s := v.t.bar(p.Done, 20) + fmt.Sprintf("  epoch %d/%d  loss %.3g, validation %.3g", p.Epoch, p.Epochs, p.Train, p.Validation)
 		if p.Left > 0 {
 			s += fmt.Sprintf("  %.0f s left", p.Left.Seconds())
 		}
 		return s
 	}
-	s := v.t.bar(float64(p.Records)/float64(max(p.TotalRecords, 1)), 20) + "  " + map[string]string{"read": "reading", "judge": "scoring the history", "publish": "publishing"}[p.Stage]
+	s := v.t.bar(p.Done, 20) + "  " + map[string]string{"read": "reading", "trim": "sorting out odd rows", "judge": "scoring the history", "publish": "publishing"}[p.Stage]
 	if p.RecordsPerSecond > 0 {
 		s += fmt.Sprintf("  %s records/s", count(int64(p.RecordsPerSecond)))
 	}

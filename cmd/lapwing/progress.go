@@ -50,8 +50,16 @@ func (p *progress) show(r trainer.Progress) {
 	}
 	if now.Sub(p.said) >= plainEvery {
 		p.said = now
-		p.a.printf("%s\n", p.text(r))
+		p.a.printf("%s\n", p.text(r)+left(r))
 	}
+}
+
+// left says how long the running stage will still take, once that is known.
+func left(r trainer.Progress) string {
+	if r.Left <= 0 {
+		return ""
+	}
+	return "  " + seconds(r.Left) + " left"
 }
 
 // finish turns the running stage into a line that stays.
@@ -81,34 +89,15 @@ func (p *progress) end(well bool) {
 	p.live.clear()
 }
 
-// share is how much of the stage is done; negative where that is not known.
-func (p *progress) share(r trainer.Progress) float64 {
-	switch {
-	case r.Stage == "fit" && r.Epochs > 0 && r.TotalRecords > 0:
-		return (float64(max(r.Epoch-1, 0)) + float64(r.Records)/float64(r.TotalRecords)) / float64(r.Epochs)
-	case r.Stage == "fit" && r.Epochs > 0:
-		return float64(r.Epoch) / float64(r.Epochs)
-	case r.TotalRecords > 0:
-		return float64(r.Records) / float64(r.TotalRecords)
-	}
-	return -1
-}
-
 // stageNames are what a reader calls the trainer's stages, of one width.
-var stageNames = map[string]string{"read": "read   ", "fit": "train  ", "judge": "judge  ", "publish": "publish"}
+var stageNames = map[string]string{"read": "read   ", "trim": "trim   ", "fit": "train  ", "judge": "judge  ", "publish": "publish"}
 
 func (p *progress) line(r trainer.Progress) string {
 	t := p.a.term
 	width, _ := t.size()
-	text := p.text(r)
-	if r.Left > 0 {
-		text += "  " + seconds(r.Left) + " left"
-	}
-	s := "  " + text
-	if share := p.share(r); share >= 0 {
-		if room := min(width-cells(s)-2, 30); room >= 8 {
-			s += "  " + t.bar(share, room)
-		}
+	s := "  " + p.text(r) + left(r)
+	if room := min(width-cells(s)-2, 30); room >= 8 {
+		s += "  " + t.bar(r.Done, room)
 	}
 	return s
 }
