@@ -64,7 +64,7 @@ type HourOfWeek struct {
 
 // rhythm finds the hours of the week in which high scores come back. rates are the shares of high rows by hour of the week.
 // Nil where the history is shorter than three weeks or its times are in no order.
-func rhythm(h *history, scores []float32, sorted []float64) (rates []float64, back []HourOfWeek) {
+func rhythm(h *history, scores, sorted []float32) (rates []float64, back []HourOfWeek) {
 	n := len(sorted)
 	share := min(max(rhythmShare, rhythmRows/float64(max(n, 1))), mostHigh)
 	if n == 0 || int(share*float64(n)) < 1 {
@@ -89,7 +89,7 @@ func rhythm(h *history, scores []float32, sorted []float64) (rates []float64, ba
 			c := cells[run.hour]
 			for g := h.starts[p] + int(run.row); g < h.starts[p]+to; g++ {
 				c.rows++
-				if !(float64(scores[g]) <= cut) {
+				if !(scores[g] <= cut) {
 					c.high++
 				}
 			}

@@ -69,10 +69,10 @@ func TestNoRhythmByChance(t *testing.T) {
 		h := &history{n: 6 * weekHours, partitions: make([]partition, 1), starts: []int{0, 6 * weekHours}}
 		p := &h.partitions[0]
 		scores := make([]float32, h.n)
-		sorted := make([]float64, h.n)
+		sorted := make([]float32, h.n)
 		for i := range scores {
 			scores[i] = r.Float32()
-			sorted[i] = float64(scores[i])
+			sorted[i] = scores[i]
 			p.hours.add(i, int64(i)*hourMillis, true)
 		}
 		p.rows.n = h.n
