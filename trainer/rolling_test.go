@@ -143,3 +143,28 @@ func TestRollingWithAnyThreads_Case8_10(t *testing.T) {
 		}
 	}
 }
+
+// A sensor that repeats its last reading shows no odd value in any record: only its neighbours tell.
+func TestRollingFindsWhatNoRowShows(t *testing.T) {
+	b := newBench(t)
+	r := rand.New(rand.NewPCG(6, 6))
+	var rows []string
+	for i := range 4000 {
+		x, y := r.NormFloat64(), r.NormFloat64()
+		stuck := i%1000 >= 900 && i%1000 < 930
+		if stuck {
+			x = .3
+		}
+		rows = append(rows, fmt.Sprintf(`{"x":%.3f,"y":%.3f,"stuck":%v}`, x, y, stuck))
+	}
+	b.topic("t", 1, values(1, rows...)...)
+	o := rollingOptions("t")
+	o.Label, o.Layers, o.Epochs = "stuck", nil, 20
+	with := b.mustRun(o).Judgement.AUC
+	o.Rolling = 0
+	without := b.mustRun(o).Judgement.AUC
+	if with < .7 || without > .5 {
+		t.Errorf("area under the ROC curve %.3f with the last ten records, %.3f without", with, without)
+	}
+	t.Logf("area under the ROC curve %.3f with the last ten records, %.3f without", with, without)
+}
