@@ -179,18 +179,20 @@ func stem(e *entry) string {
 	return dir + base
 }
 
-// matches: pattern, a glob, is one of names; "" matches all.
+// matches: one of the globs in pattern, parted by commas, is one of names; "" matches all.
 func matches(pattern string, names ...string) (bool, error) {
 	if pattern == "" {
 		return true, nil
 	}
-	for _, name := range names {
-		ok, err := path.Match(pattern, name)
-		if err != nil {
-			return false, &manifestError{fmt.Sprintf("%q is no pattern: %v", pattern, err), "--sets", "for example --sets 'adbench/*'", err}
-		}
-		if ok {
-			return true, nil
+	for glob := range strings.SplitSeq(pattern, ",") {
+		for _, name := range names {
+			ok, err := path.Match(strings.TrimSpace(glob), name)
+			if err != nil {
+				return false, &manifestError{fmt.Sprintf("%q is no pattern: %v", glob, err), "--sets", "for example --sets 'adbench/*'", err}
+			}
+			if ok {
+				return true, nil
+			}
 		}
 	}
 	return false, nil

@@ -94,7 +94,7 @@ func TestReadManifest(t *testing.T) {
 	if !slices.Equal(unlabelled, []string{"plain"}) {
 		t.Errorf("unlabelled %q", unlabelled)
 	}
-	for pattern, want := range map[string]int{"tab/*": 2, "tab": 2, "one": 1, "tab/two.csv": 1, "m-*": 1, "kdd": 1} {
+	for pattern, want := range map[string]int{"tab/*": 2, "tab": 2, "one": 1, "tab/two.csv": 1, "m-*": 1, "kdd": 1, "one, kdd,nothing": 2} {
 		if got, _, err := readManifest(dir, pattern); err != nil || len(got) != want {
 			t.Errorf("%s gives %d sets, %v; want %d", pattern, len(got), err, want)
 		}

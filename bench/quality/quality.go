@@ -25,7 +25,7 @@ const Lapwing = "lapwing"
 // Options say what to measure.
 type Options struct {
 	Data    string         // folder with a manifest.json; required
-	Sets    string         // glob over file, name or collection; default all
+	Sets    string         // globs over file, name or collection, parted by commas; default all
 	Splits  int            // random splits of each set whose rows have no order, count; default 3
 	Threads int            // of each subject, goroutines or threads; default all CPUs
 	Rate    float64        // share of the history that may score above a threshold, 0 to 0.5; default the trainer's

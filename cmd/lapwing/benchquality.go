@@ -60,7 +60,7 @@ or fails is a row that says so.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.Data, "data", "", "`FOLDER` with labelled sets and their manifest.json; required")
-	f.StringVar(&o.Sets, "sets", "", "`GLOB` over files, names or collections of sets; empty: all")
+	f.StringVar(&o.Sets, "sets", "", "`GLOB` over files, names or collections of sets, or several parted by commas; empty: all")
 	f.IntVar(&o.Splits, "splits", quality.Options{}.WithDefaults().Splits, "random `SPLITS` of each set whose rows have no order in time")
 	f.StringSliceVar(&o.Peers, "peers", quality.Peers(), "`NAMES` of the peers, parted by commas")
 	f.BoolVar(&noPeers, "no-peers", false, "measure Lapwing alone")
