@@ -9,7 +9,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 export LAPWING_DATA ?= $(abspath ../shared/data)
 export LAPWING_PYTHON ?= $(abspath build/py/bin/python)
 GOTESTSUM := $(GO) run gotest.tools/gotestsum@v1.13.0
-E2E := ^Test(Demo|Docs|Recording|RealInput|GeneratedInput|LifeOfAModel|TrainMemory)
+E2E := ^Test(Demo|Docs|Recording|RealInput|GeneratedInput|LifeOfAModel|TrainMemory|Quality)
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 help: ## this list
@@ -31,11 +31,11 @@ lint: build/py/.ready ## gofmt, vet, staticcheck, hadolint
 	@$(STATICCHECK) ./...
 	@if [ -x build/py/bin/hadolint ]; then build/py/bin/hadolint docker/Dockerfile; fi
 
-# The virtual environment holds what compares our models with ONNX Runtime, and the Dockerfile's linter. Without Python these checks
+# The virtual environment holds what compares our models with ONNX Runtime, the quality bench's peers but for PyTorch's, and the Dockerfile's linter. Without Python these checks
 # are skipped, and said so.
-build/py/.ready: model/onnxcheck/requirements.txt docker/requirements.txt
+build/py/.ready: model/onnxcheck/requirements.txt docker/requirements.txt bench/quality/requirements.txt
 	@mkdir -p build; rm -rf build/py
-	@if command -v python3 >/dev/null && python3 -m venv build/py && build/py/bin/pip -q --disable-pip-version-check install -r model/onnxcheck/requirements.txt -r docker/requirements.txt; \
+	@if command -v python3 >/dev/null && python3 -m venv build/py && build/py/bin/pip -q --disable-pip-version-check install -r model/onnxcheck/requirements.txt -r docker/requirements.txt -r bench/quality/requirements.txt; \
 	then touch $@; else echo "SKIPPED-ONNX: no Python 3 with venv and packages here; ONNX Runtime is not compared, the Dockerfile not linted" >&2; rm -rf build/py; fi
 
 # Two passes: the race detector over all packages; then, without it and alone on the machine, the tests that run the program as a user does.

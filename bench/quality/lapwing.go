@@ -2,11 +2,9 @@ package quality
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
-	"math"
 	"time"
 
 	"github.com/lapwing-stream/lapwing/events"
@@ -165,11 +163,6 @@ func (b *broker) learn(ctx context.Context, s *split, how subject) (*learned, er
 	return &learned{scores[:len(s.train)], scores[len(s.train):], m.Threshold, time.Since(started).Seconds()}, nil
 }
 
-// scored is the part of a score record that is judged.
-type scored struct {
-	Score *float64 `json:"score"`
-}
-
 // scores reads the topic through the code of serve and gives the score of each place: +Inf where serve calls a record
 // an anomaly without a number. A record without a score is an error, since the files' rows are sound.
 func (b *broker) scores(ctx context.Context, places []place, m registry.Manifest, data []byte) ([]float64, error) {
@@ -224,15 +217,7 @@ func (b *broker) partitionScores(ctx context.Context, h *stream.History, partiti
 		if s.Reason != "" {
 			return fmt.Errorf("partition %d, offset %d has no score: %s %s", partition, s.Line, s.Reason, s.Detail)
 		}
-		var got scored
-		if err := json.Unmarshal(s.JSON, &got); err != nil {
-			return fmt.Errorf("a score record is no JSON: %w", err)
-		}
-		score := math.Inf(1)
-		if got.Score != nil {
-			score = *got.Score
-		}
-		to[place{partition, int64(s.Line)}] = score
+		to[place{partition, int64(s.Line)}] = s.Score
 		return nil
 	})
 	return err
