@@ -10,20 +10,20 @@ import (
 	"github.com/lapwing-stream/lapwing/bench/quality"
 )
 
-// Five sets through the command that a user would run, with nothing set. The bounds lie below what was measured by
-// about .02 of AUC and .05 of average precision, several times what seeds and splits change: whoever makes the detector
-// worse hears of it here.
+// Five sets through the command that a user would run, with nothing set. The bounds lie below what was measured by about
+// .02 of AUC and .06 of average precision and of precision at n (.03, .07 and .12 on cardio, which is small): whoever
+// makes the detector worse hears of it here.
 func TestQuality(t *testing.T) {
 	dir, _ := manifest(t)
 	bounds := []struct {
 		set          string
 		auc, ap, atN float64
 	}{
-		{"adbench/breastw", .9, .5, .5},
-		{"adbench/cardio", .7, .2, .2},
-		{"adbench/mammography", .7, .1, .1},
-		{"adbench/musk", .7, .2, .2},
-		{"adbench/shuttle", .9, .5, .5},
+		{"adbench/breastw", .95, .88, .84},
+		{"adbench/cardio", .80, .38, .45},
+		{"adbench/musk", .99, .95, .93},
+		{"adbench/pageblocks", .94, .67, .62},
+		{"adbench/shuttle", .98, .80, .88},
 	}
 	globs := ""
 	for _, b := range bounds {
