@@ -46,7 +46,7 @@ func inverseMap(x Value, columns []Column) *Map {
 
 // Residual finds the Diff under the program's score: target is its first operand, prediction its second,
 // as Autoencoder builds them and TrainOptions takes them. The score may be the Norm of the Diff, or of a Gemm
-// that weighs it (see Whitened), or a Join of which one operand is such a Norm (see Blended; the first one
+// (see Whitened) or Map that weighs it, or a Join of which one operand is such a Norm (see Blended; the first one
 // counts). Training towards the prediction leaves the weighing Gemm alone: the prediction does not depend on it.
 // ok is false where there is no such Diff.
 func (p *Program) Residual() (target, prediction Value, ok bool) { return p.residual(p.Score) }
@@ -61,8 +61,11 @@ func (p *Program) residual(score Value) (target, prediction Value, ok bool) {
 		}
 	case *Norm:
 		v := s.In
-		if g, weighs := p.step(v).(*Gemm); weighs {
-			v = g.In
+		switch w := p.step(v).(type) {
+		case *Gemm:
+			v = w.In
+		case *Map:
+			v = w.In
 		}
 		if d, is := p.step(v).(*Diff); is {
 			return d.A, d.B, true

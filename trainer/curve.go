@@ -36,12 +36,12 @@ func (c *scaled) bend(s *Summary) {
 		c.X, c.Y = []float64{c.Centre}, []float64{0}
 	}
 	// A heavy tail is wider than the middle half says.
-	unit := min(max(c.Scale, s.inner), largest)
-	deviation := max(c.deviation(s, unit), leastDeviation)
+	c.Spread = min(max(c.Scale, s.inner), largest)
+	deviation := max(c.deviation(s, c.Spread), leastDeviation)
 	for i := range c.Y {
 		c.Y[i] /= deviation
 	}
-	c.Unit = min(unit*deviation, largest)
+	c.Unit = min(c.Spread*deviation, largest)
 	c.Lo, c.Hi = c.X[0]-clipUnits*c.Unit, c.X[len(c.X)-1]+clipUnits*c.Unit
 }
 

@@ -83,6 +83,9 @@ type fitted struct {
 	samplesPerSecond float64
 	trimmed          *trimmed
 	parts            map[string]int64 // rows that each part of the detector has seen
+	explained        float64          // of a number's variance by the others, see explained
+	trim             float64          // share that was trimmed
+	weight           float64          // of the prototypes
 }
 
 // layers are the hidden widths for the given columns; sound are kept rows in the maps' units.
@@ -124,18 +127,33 @@ func (j *job) program(columns []kernels.Column, constant []bool, layers []int) (
 
 // fit makes the detector, but for the weights of its heads, which the scores of the history give: see judge.
 func (j *job) fit(ctx context.Context, h *history, c *columns) (*fitted, error) {
-	t, err := j.trim(ctx, h, c.forward)
+	t, err := j.draw(h)
 	if err != nil {
 		return nil, err
 	}
-	raw := t.sound(h.width)
-	sound, err := j.mapped(ctx, raw, c.forward)
-	if err != nil {
+	f := &fitted{trimmed: t, trim: j.Trim, weight: prototypeWeight}
+	if t.mapped, err = j.mapped(ctx, t.raw, c.forward); err != nil {
 		return nil, err
 	}
-	f := &fitted{trimmed: t, parts: map[string]int64{
-		"trim": int64(len(t.sample)), "prototypes": int64(len(raw) / h.width), "whitening": int64(len(raw) / h.width),
-	}}
+	if f.explained, err = explained(t.mapped, h.width, c.numbers); err != nil {
+		return nil, err
+	}
+	if f.explained >= relatedLeast {
+		f.trim, f.weight = 0, relatedPrototypes
+		c.straighten()
+		if t.mapped, err = j.mapped(ctx, t.raw, c.forward); err != nil {
+			return nil, err
+		}
+	}
+	if err := j.trim(ctx, h, c.forward, t, f.trim); err != nil {
+		return nil, err
+	}
+	raw, sound := t.sound(t.raw), t.sound(t.mapped)
+	kept := int64(len(raw) / h.width)
+	f.parts = map[string]int64{"trim": 0, "prototypes": kept, "autoencoder": 0, "whitening": kept}
+	if f.trim > 0 {
+		f.parts["trim"] = int64(len(t.sample))
+	}
 	if f.layers, err = j.layers(c.constant, sound); err != nil {
 		return nil, err
 	}

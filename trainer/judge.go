@@ -19,7 +19,21 @@ type columns struct {
 	forward  []kernels.Column
 	scaled   []scaled
 	constant []bool
+	numbers  []bool    // that vary
 	ridge    []float64 // see scaled.ridge
+}
+
+// straighten gives numbers straight maps, in standard deviations from the median: a relation between columns is mostly
+// simpler in their own units than in ranks.
+func (c *columns) straighten() {
+	for i, number := range c.numbers {
+		if number {
+			k := &c.forward[i]
+			k.X, k.Y = []float32{float32(c.scaled[i].Centre)}, []float32{0}
+			k.Before = float32(1 / c.scaled[i].Spread)
+			k.After = k.Before
+		}
+	}
 }
 
 // columns chooses each column's map and reports what was done.
@@ -33,6 +47,7 @@ func (j *job) columns(h *history, r *Report) (*columns, error) {
 		c.scaled = append(c.scaled, k)
 		c.forward = append(c.forward, k.forward(s, f))
 		c.constant = append(c.constant, k.Constant)
+		c.numbers = append(c.numbers, !k.Constant && f.Type == model.Number)
 		c.ridge = append(c.ridge, k.ridge(s, f))
 		if !k.Constant {
 			varying++
@@ -109,7 +124,7 @@ func (j *job) finish(ctx context.Context, h *history, f *fitted) ([]float32, err
 	}
 	// Without the means, which change no ranking, the score is a sum of distances and so of contributions.
 	p := f.trimmed.p
-	wp, we := float32(prototypeWeight/deviation(p)), float32((1-prototypeWeight)/deviation(e))
+	wp, we := float32(f.weight/deviation(p)), float32((1-f.weight)/deviation(e))
 	f.program = kernels.Blended(f.program, f.trimmed.groups, f.trimmed.prototypes, wp, we)
 	f.trimmed.p = nil
 	for i := range p { // what the program's Join does, without a third pass over the history
@@ -165,7 +180,7 @@ func (j *job) judge(ctx context.Context, h *history, f *fitted, r *Report) error
 	r.Median, r.Highest = median, float64(sorted[n-1])
 	r.Rows.Validation = int64(f.validation)
 	f.parts["threshold"] = int64(n)
-	metrics := map[string]float64{"median_score": median}
+	metrics := map[string]float64{"median_score": median, "explained": f.explained}
 	m := &model.Model{Program: f.program, Spec: h.spec, Quantiles: model.Quantiles(sorted)}
 	if m.SelfTest, err = selfTest(h, scores); err != nil {
 		return err
@@ -217,7 +232,7 @@ func below(sorted []float32, v float64) int {
 func (j *job) settings(f *fitted, spec *model.Spec) map[string]string {
 	s := map[string]string{
 		"detector":      j.Detector,
-		"trim":          strconv.FormatFloat(j.Trim, 'g', -1, 64),
+		"trim":          strconv.FormatFloat(f.trim, 'g', -1, 64),
 		"layers":        layerNames(f.layers),
 		"alarm_rate":    strconv.FormatFloat(j.AlarmRate, 'g', -1, 64),
 		"batch_size":    strconv.Itoa(j.BatchSize),

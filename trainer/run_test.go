@@ -457,9 +457,10 @@ func TestJudgesByLabelOnly_Case4_17(t *testing.T) {
 	b.topic("t", 2, values(2, rows...)...)
 	o := quick("t")
 	o.Epochs, o.Label = 15, "bad"
+	o.Detector, o.Trim = DetectorAutoencoder, 0 // the bad rows break a relation, near all others
 	r := b.mustRun(o)
 	j := r.Judgement
-	if j == nil || !j.Defined || j.Positives != 6 || j.Labelled != 3000 || j.AUC < .99 || j.AveragePrecision < .5 || j.Recall < .6 {
+	if j == nil || !j.Defined || j.Positives != 6 || j.Labelled != 3000 || j.AUC < .99 || j.AveragePrecision < .8 || j.Recall < .8 {
 		t.Errorf("judgement %+v", j)
 	}
 	for _, f := range r.Spec.Fields {

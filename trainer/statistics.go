@@ -184,6 +184,7 @@ type scaled struct {
 	Clipped               int64     // history values outside [Lo, Hi]
 	X, Y                  []float64 // knots of a number's map; flags and constants have none
 	Unit                  float64   // what one unit is beyond the knots
+	Spread                float64   // a number's standard deviation, outliers apart
 }
 
 // scale chooses the map of a column; f is the column's rule (model.Spec.ColumnRules).

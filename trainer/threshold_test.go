@@ -110,9 +110,10 @@ func TestThresholdByLabel(t *testing.T) {
 	b.topic("t", 2, values(2, rows...)...)
 	o := quick("t")
 	o.Label, o.ThresholdMethod, o.Epochs = "bad", model.ByLabel, 15
+	o.Detector, o.Trim = DetectorAutoencoder, 0 // the bad rows break a relation, near all others
 	r := b.mustRun(o)
 	c := r.Model.Lineage.Threshold
-	if c.Method != model.ByLabel || c.Goal != model.GoalF1 || c.Sample.Rows != 4000 || c.Sample.Anomalies != 40 || c.Sample.F1() < .9 {
+	if c.Method != model.ByLabel || c.Goal != model.GoalF1 || c.Sample.Rows != 4000 || c.Sample.Anomalies != 40 || c.Sample.F1() < .85 {
 		t.Fatalf("%+v, %+v", c, c.Sample)
 	}
 	if r.Judgement.Recall != c.Sample.Recall || r.Judgement.Precision != c.Sample.Precision {

@@ -56,21 +56,19 @@ func choose(dice *sequence, from []int, groups, size int) []int {
 	return out
 }
 
-// trimmed is what the first pass left.
+// trimmed is the seeded sample, and what the first pass left.
 type trimmed struct {
 	sample     []int     // rows of the history, ascending; all that the first pass, the prototypes and the residual's covariance see
 	raw        []float32 // those rows
+	mapped     []float32 // in the maps' units
 	kept       *rowSet   // of the history
 	groups     int
 	prototypes []float32 // in the maps' units, row-major
 	p          []float32 // of each row of the history, the distance to the prototypes; nil if nothing needs it
 }
 
-// trim finds the rows that are taken as sound. A row's first score is its mean distance to the nearest of 8 random
-// rows, over 256 such groups: a row of a rare kind seldom finds its like among 8. The sample's rows with the lowest scores
-// are kept, and prototypes are drawn from those. Where the history is larger than the sample, a row is kept if it lies as
-// near to the prototypes as that share of the sample does.
-func (j *job) trim(ctx context.Context, h *history, columns []kernels.Column) (*trimmed, error) {
+// draw takes the sample.
+func (j *job) draw(h *history) (*trimmed, error) {
 	j.report(Progress{Stage: "trim", TotalRecords: int64(h.n)}, true)
 	everything := newRowSet(h.n)
 	everything.addRange(0, h.n)
@@ -78,17 +76,19 @@ func (j *job) trim(ctx context.Context, h *history, columns []kernels.Column) (*
 	t := &trimmed{kept: everything, groups: groups(h.width)}
 	t.sample = everything.draw(min(max(sampleValues/h.width, sampleLeast), sampleMost), newSequence(j.Seed^drawStream))
 	var err error
-	if t.raw, err = h.gather(t.sample, nil); err != nil {
-		return nil, err
-	}
-	mapped, err := j.mapped(ctx, t.raw, columns)
-	if err != nil {
-		return nil, err
-	}
+	t.raw, err = h.gather(t.sample, nil)
+	return t, err
+}
+
+// trim finds the rows that are taken as sound, all but the given share. A row's first score is its mean distance to the
+// nearest of 8 random rows, over 256 such groups: a row of a rare kind seldom finds its like among 8. The sample's rows
+// with the lowest scores are kept, and prototypes are drawn from those. Where the history is larger than the sample, a row
+// is kept if it lies as near to the prototypes as that share of the sample does.
+func (j *job) trim(ctx context.Context, h *history, columns []kernels.Column, t *trimmed, share float64) error {
 	pick := func(rows []int) []float32 {
 		out := make([]float32, 0, len(rows)*h.width)
 		for _, r := range rows {
-			out = append(out, mapped[r*h.width:(r+1)*h.width]...)
+			out = append(out, t.mapped[r*h.width:(r+1)*h.width]...)
 		}
 		return out
 	}
@@ -96,30 +96,30 @@ func (j *job) trim(ctx context.Context, h *history, columns []kernels.Column) (*
 	for i := range sound {
 		sound[i] = i
 	}
-	if j.Trim > 0 {
+	if share > 0 {
 		first := kernels.Prototypes(columns, trimGroups, pick(choose(newSequence(j.Seed^trimStream), sound, trimGroups, trimRows)))
 		scores, err := j.evaluate(ctx, first, t.raw)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		limit := quantile32(scores, 1-j.Trim)
+		limit := quantile32(scores, 1-share)
 		sound = slices.DeleteFunc(sound, func(i int) bool { return !(scores[i] <= limit) })
 	}
 	t.prototypes = pick(choose(newSequence(j.Seed^prototypeStream), sound, t.groups, trimRows))
 	unite(t.prototypes, h.width, min(trimRows, len(sound)))
 
-	beyond := j.Trim > 0 && len(t.sample) < h.n // rows outside the sample are to be judged
+	beyond := share > 0 && len(t.sample) < h.n // rows outside the sample are to be judged
 	if j.Detector == DetectorBlend || beyond {
 		scorer, err := j.Engine.Scorer(kernels.Prototypes(columns, t.groups, t.prototypes))
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if t.p, err = j.scores(ctx, h, scorer, "trim"); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	if j.Trim == 0 {
-		return t, nil
+	if share == 0 {
+		return nil
 	}
 	t.kept = newRowSet(h.n)
 	if !beyond {
@@ -131,7 +131,7 @@ func (j *job) trim(ctx context.Context, h *history, columns []kernels.Column) (*
 		for i, g := range t.sample {
 			near[i] = t.p[g]
 		}
-		limit := quantile32(near, 1-j.Trim)
+		limit := quantile32(near, 1-share)
 		for g, p := range t.p {
 			if p <= limit {
 				t.kept.add(g)
@@ -139,15 +139,16 @@ func (j *job) trim(ctx context.Context, h *history, columns []kernels.Column) (*
 		}
 	}
 	t.kept.count()
-	return t, nil
+	return nil
 }
 
-// sound is the kept part of the sample, raw.
-func (t *trimmed) sound(width int) []float32 {
+// sound is the kept part of the sample, from its rows raw or mapped.
+func (t *trimmed) sound(rows []float32) []float32 {
+	width := len(rows) / len(t.sample)
 	var out []float32
 	for i, g := range t.sample {
 		if t.kept.has(g) {
-			out = append(out, t.raw[i*width:(i+1)*width]...)
+			out = append(out, rows[i*width:(i+1)*width]...)
 		}
 	}
 	return out

@@ -266,9 +266,6 @@ func (d *demo) writeHistory(ctx context.Context, cars *fleet.Fleet) error {
 func (d *demo) train(ctx context.Context, version int) (*trainer.Report, error) {
 	o := trainer.Defaults()
 	o.Topic, o.Model, o.Key, o.Time, o.Seed, o.By = demoTopic, demoModel, "car", "time", d.o.seed, "lapwing demo"
-	// The history is sound by construction, and the fleet's faults break relations between sensors more than ranges:
-	// that is what --detector autoencoder --trim 0 are for (docs/train.md).
-	o.Detector, o.Trim = trainer.DetectorAutoencoder, 0
 	o.Threads = runtime.GOMAXPROCS(0)
 	if version > 1 {
 		o.Threads = 1
