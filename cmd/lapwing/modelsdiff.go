@@ -186,6 +186,9 @@ func (a *app) showComparison(sides [2]diffSide, c *model.Comparison) {
 	})
 	shownPair(a, "rows used", c.Rows, func(r model.Rows) string { return fmt.Sprintf("%s of %s read", count(r.Used), count(r.Read)) })
 	shownPair(a, "rows left out", c.Rows, func(r model.Rows) string {
+		if len(r.LeftOut) == 0 {
+			return "none"
+		}
 		return pairs(r.LeftOut, func(n int64) string { return count(n) })
 	})
 
@@ -203,13 +206,17 @@ func (a *app) showComparison(sides [2]diffSide, c *model.Comparison) {
 	for _, p := range c.Features {
 		shownPair(a, p.Name, p, itself)
 	}
-	a.diffHead("data", "from the least to the greatest value, where they differ")
+	if len(c.Ranges) > 0 {
+		a.diffHead("data", "from the least to the greatest value, where they differ")
+	}
 	for _, p := range c.Ranges {
 		shownPair(a, p.Name, p, func(r model.Range) string {
 			return fmt.Sprintf("%s to %s", fourDigits(float64(r[0])), fourDigits(float64(r[1])))
 		})
 	}
-	a.diffHead("settings", "where they differ")
+	if len(c.Settings) > 0 {
+		a.diffHead("settings", "where they differ")
+	}
 	for _, p := range c.Settings {
 		shownPair(a, p.Name, p, itself)
 	}

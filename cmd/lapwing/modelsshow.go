@@ -334,7 +334,7 @@ func describeFeatures(m *model.Model, line func(label, format string, args ...an
 		}
 		for _, n := range kinds[kind] {
 			if kind == model.NoteLeftOut {
-				n.Note = strings.TrimPrefix(n.Note, "left out: ")
+				n.Note = strings.TrimPrefix(strings.Replace(n.Note, "left out, text: ", "text: ", 1), "left out: ")
 			}
 			line(label, "%s: %s", n.Name, n.Note)
 			label = ""
