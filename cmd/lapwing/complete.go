@@ -51,11 +51,7 @@ not answer within 1.5 seconds offers nothing, without a word.
 			case "powershell":
 				err = root.GenPowerShellCompletionWithDesc(&b)
 			default:
-				next := "use one of " + strings.Join(shells, ", ")
-				if n := nearest(args[0], shells); n != "" {
-					next = "did you mean " + n + "?"
-				}
-				return usage(fmt.Sprintf("there is no completion for %q", args[0]), "", next)
+				return usage(fmt.Sprintf("there is no completion for %q", args[0]), "", "use one of "+strings.Join(shells, ", "))
 			}
 			if err != nil {
 				return err

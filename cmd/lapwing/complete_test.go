@@ -38,6 +38,7 @@ func TestCompletion(t *testing.T) {
 		{"models show cars x", ":36"},
 		{"models delete c", "cars/2 cars/1 :36"},
 		{"models delete cars/2 ", "cars/1 pumps/1 :36"},
+		{"models diff cars/1 p", "pumps pumps@live pumps/1 :36"},
 		{"models rollback ", "cars cars@canary cars@live pumps pumps@live :36"},
 		{"models move cars@live ", "2 1 :36"},
 		{"models import ", ":0"},
@@ -97,7 +98,7 @@ func TestCompletionScripts(t *testing.T) {
 			t.Errorf("%s: exit %d, %s", shell, code, stderr)
 		}
 	}
-	if _, stderr, code := runIn(t, nil, "completion", "bsh"); code != exitUsage || stderr != "lapwing: there is no completion for \"bsh\"\n  next: did you mean bash?\n" {
+	if _, stderr, code := runIn(t, nil, "completion", "bsh"); code != exitUsage || stderr != "lapwing: there is no completion for \"bsh\"\n  next: use one of bash, zsh, fish, powershell\n" {
 		t.Errorf("exit %d\n%s", code, stderr)
 	}
 }
