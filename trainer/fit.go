@@ -19,8 +19,11 @@ const (
 	leastEpochs = 3
 	warmUpSteps = 50 // from 0 to the full rate; then a cosine to 0
 	evaluations = 30 // of the validation loss in a run, at most
-	// validationRows bounds what an evaluation costs; beyond it, evenly spread rows stand for all.
-	validationRows = 16384
+	// validationRows and validationValues bound what an evaluation costs and holds, the latter where rows are wide: then
+	// validationLeast rows do. Evenly spread rows stand for all.
+	validationRows   = 16384
+	validationValues = 1 << 24
+	validationLeast  = 1024
 	// A run whose validation loss is this many times that of the untrained network has diverged, even if finite.
 	divergedFactor = 10
 	retries        = 3 // with a quarter of the rate each
@@ -213,9 +216,10 @@ func (j *job) learn(ctx context.Context, h *history, t *trimmed, f *fitted) erro
 	defer trainer.Close()
 	initial := trainer.Parameters()
 
-	rows := validation.spread(validationRows)
+	most := min(validationRows, max(validationValues/h.width, validationLeast))
+	rows := validation.spread(most)
 	if len(rows) == 0 {
-		rows = train.spread(validationRows)
+		rows = train.spread(most)
 	}
 	held, err := h.gather(rows, nil)
 	if err != nil {

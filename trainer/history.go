@@ -259,6 +259,9 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 	if err := h.finish(); err != nil {
 		return h, err
 	}
+	if n := h.store.spilled(); n > 0 {
+		j.Log.Info("rows beyond max_memory went to a file", "topic", j.Topic, "spilled", mebibytes(n), "folder", h.store.folder())
+	}
 	j.count(h, results, r)
 	return h, nil
 }

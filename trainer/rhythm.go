@@ -9,7 +9,7 @@ import (
 
 // hourRun is where, in a partition's rows, another hour begins.
 type hourRun struct {
-	row  int32
+	row  int
 	hour int32 // since 1970
 }
 
@@ -38,7 +38,7 @@ func (h *hourRuns) add(row int, time int64, ok bool) {
 		h.runs, h.lost = nil, true
 		return
 	}
-	h.runs = append(h.runs, hourRun{int32(row), hour})
+	h.runs = append(h.runs, hourRun{row, hour})
 }
 
 const (
@@ -81,13 +81,13 @@ func rhythm(h *history, scores, sorted []float32) (rates []float64, back []HourO
 		for i, run := range part.hours.runs {
 			to := part.rows.n
 			if i+1 < len(part.hours.runs) {
-				to = int(part.hours.runs[i+1].row)
+				to = part.hours.runs[i+1].row
 			}
 			if run.hour < 0 {
 				continue
 			}
 			c := cells[run.hour]
-			for g := h.starts[p] + int(run.row); g < h.starts[p]+to; g++ {
+			for g := h.starts[p] + run.row; g < h.starts[p]+to; g++ {
 				c.rows++
 				if !(scores[g] <= cut) {
 					c.high++

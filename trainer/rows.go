@@ -228,6 +228,9 @@ func (s *rowStore) close() {
 	}
 }
 
+// folder is where the file is.
+func (s *rowStore) folder() string { return cmp.Or(s.dir, os.TempDir()) }
+
 // spilled is how many bytes of rows are in the file.
 func (s *rowStore) spilled() int64 { return s.size }
 
@@ -408,13 +411,9 @@ func (h *history) withMissing(n int) ([]int, error) {
 
 // spillError says which file failed, and how much room it would have needed.
 func (s *rowStore) spillError(err error) error {
-	dir := s.dir
-	if dir == "" {
-		dir = os.TempDir()
-	}
 	need := s.expect * int64(s.width) * 4
 	return &InputError{
-		What: fmt.Sprintf("rows beyond max_memory could not be kept in a file: %v", bare(err)), Place: "folder " + dir, Kind: err,
+		What: fmt.Sprintf("rows beyond max_memory could not be kept in a file: %v", bare(err)), Place: "folder " + s.folder(), Kind: err,
 		Next: fmt.Sprintf("give that folder up to %s of free space, name another with train.spill_dir (--spill-dir), or raise max_memory above %s", mebibytes(need), mebibytes(s.max)),
 	}
 }

@@ -68,7 +68,7 @@ func (a *app) doctor(cmd *cobra.Command) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	here := readMachine()
+	here := readMachine(e.Train.SpillDir)
 	found = append(append(found, portFinding(ctx, e.HTTP)), here.findings(&e.Config, engine)...)
 	return a.showFindings(found)
 }

@@ -92,6 +92,7 @@ func TestMachineFindings(t *testing.T) {
 		{"clock of 1970", func(m *machine) { m.now = time.Unix(100, 0) }, "error clock: this machine's clock is in the past; next: set the clock"},
 		{"clock that may be off", func(m *machine) { m.clockError = time.Minute }, "warning clock: the clock may be off by 1m0s"},
 		{"small container", func(m *machine) { m.memory, m.memoryLimit = 512<<20, true }, "warning memory: a training may hold 1.0 GiB, with what it needs beside it more than the container's limit, 0.5 GiB; next: train: {max_memory: 312MiB}"},
+		{"no disk", func(m *machine) { m.diskMemory = true }, "note disk: 50.0 GiB free in memory (tmpfs) for rows beyond train.max_memory"},
 		{"full disk", func(m *machine) { m.disk = 1 << 20 }, "warning disk: 0.0 GiB free"},
 		{"few files", func(m *machine) { m.files = 256 }, "warning files: this process may open 256 files; every broker takes a few; next: ulimit -n 4096"},
 	} {
@@ -99,7 +100,7 @@ func TestMachineFindings(t *testing.T) {
 		c.spoil(&m)
 		var got []string
 		for _, f := range m.findings(config, cpu.New()) {
-			if f.Severity == server.Warning || f.Severity == server.Failure {
+			if f.Severity == server.Warning || f.Severity == server.Failure || f.Area == "disk" && f.Severity == server.Note {
 				got = append(got, string(f.Severity)+" "+f.Area+": "+f.What+"; next: "+f.Next)
 			}
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -30,6 +31,7 @@ type machine struct {
 	memoryLimit bool  // memory is a container's limit
 	disk        int64 // free bytes where temporary files go
 	diskPath    string
+	diskMemory  bool    // that is no disk but memory: tmpfs
 	files       uint64  // open files that this process may have
 	cpus        int     // that Go uses
 	quota       float64 // CPUs that the container may use; 0 = no limit
@@ -61,8 +63,9 @@ func gpuDriver() string {
 	return strings.Join(strings.Fields(line), " ")
 }
 
-func readMachine() machine {
-	m := machine{now: time.Now(), cpus: runtime.GOMAXPROCS(0), level: cpuLevel(), gpu: gpuDriver(), diskPath: os.TempDir()}
+// spillDir is train.spill_dir.
+func readMachine(spillDir string) machine {
+	m := machine{now: time.Now(), cpus: runtime.GOMAXPROCS(0), level: cpuLevel(), gpu: gpuDriver(), diskPath: cmp.Or(spillDir, os.TempDir())}
 	m.readSystem()
 	return m
 }
@@ -149,9 +152,14 @@ func (m *machine) findings(c *Config, e kernels.Engine) []server.Finding {
 	if m.disk > 0 {
 		s, next := server.Fine, ""
 		if m.disk < leastDisk {
-			s, next = server.Warning, "free some, or name another folder with TMPDIR"
+			s, next = server.Warning, "free some, or name another folder with train.spill_dir"
 		}
-		say("disk", s, m.diskPath, next, "%s free for temporary files; serve needs none", gibibytes(m.disk))
+		kept := ""
+		if m.diskMemory && s == server.Fine {
+			s, next = server.Note, "name a folder on a disk with train.spill_dir, if a history may be larger than train.max_memory"
+			kept = " in memory (tmpfs)"
+		}
+		say("disk", s, m.diskPath, next, "%s free%s for rows beyond train.max_memory; serve needs none", gibibytes(m.disk), kept)
 	}
 	if m.files > 0 && m.files < leastFiles {
 		say("files", server.Warning, "", fmt.Sprintf("ulimit -n %d", leastFiles*4), "this process may open %d files; every broker takes a few", m.files)

@@ -28,6 +28,7 @@ func (m *machine) readSystem() {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(m.diskPath, &fs); err == nil {
 		m.disk = int64(fs.Bavail) * int64(fs.Bsize)
+		m.diskMemory = fs.Type == unix.TMPFS_MAGIC
 	}
 	var files unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err == nil {

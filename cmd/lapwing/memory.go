@@ -59,7 +59,7 @@ func limitHeap(bytes int64) (was int64) {
 // boundTraining sees to it that a training stays within max_memory and trainBeside. Call what it gives afterwards: the
 // process may have more to do.
 func (a *app) boundTraining(e *effective) (release func()) {
-	here := readMachine()
+	here := readMachine(e.Train.SpillDir)
 	granted, heap, said := here.fitMemory(int64(e.Train.MaxMemory), e.origin["train.max_memory"] != "")
 	e.Train.MaxMemory = Size(granted)
 	if said != "" {

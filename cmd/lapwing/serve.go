@@ -66,7 +66,7 @@ func (a *app) serve(cmd *cobra.Command) error {
 	if len(e.Streams) == 0 {
 		return usage("there is nothing to serve: no stream is configured", "", "add --topic T and --model NAME, or streams to lapwing.yaml")
 	}
-	here := readMachine()
+	here := readMachine("")
 	limitHeap(here.serveHeap())
 	engine, err := a.engine(e.Score.Engine)
 	if err != nil {

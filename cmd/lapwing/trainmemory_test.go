@@ -20,21 +20,20 @@ import (
 // Five million records of 18 fields are 360 MB of rows; a training of 128 MiB and what stands beside it stays below 328.
 func TestTrainMemory_Case8_07(t *testing.T) {
 	f := embedded(t)
-	f.trainWithin(5_000_000, 128<<20, "--epochs", "1")
+	f.trainWithin(12*time.Minute, 5_000_000, 128<<20, "--epochs", "1")
 }
 
 // Fifty million, 1 GiB, defaults, and a broker that keeps them on disk.
 func TestSoakTraining(t *testing.T) {
-	f := realKafka(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Hour)
-	defer cancel()
-	f.ctx = ctx
-	f.trainWithin(50_000_000, 1<<30)
+	realKafka(t).trainWithin(4*time.Hour, 50_000_000, 1<<30)
 }
 
 // trainWithin fills a topic, trains on it as a process of its own and watches that process's peak of resident memory.
-func (f *flow) trainWithin(records int, memory int64, more ...string) {
+func (f *flow) trainWithin(limit time.Duration, records int, memory int64, more ...string) {
 	f.t.Helper()
+	ctx, cancel := context.WithTimeout(f.t.Context(), limit)
+	defer cancel()
+	f.ctx = ctx
 	const partitions = 6
 	topic := "fleet" + f.suffix
 	begun := time.Now()
