@@ -288,8 +288,11 @@ func TestRollingSpecFaults(t *testing.T) {
 func TestRollingSpecFile(t *testing.T) {
 	spec := rollingSpec(10)
 	var b bytes.Buffer
-	if err := WriteSpec(&b, spec, nil); err != nil {
+	if err := WriteSpec(&b, spec, []model.ColumnNote{{Name: "x.sd10", Note: "extreme values"}}); err != nil {
 		t.Fatal(err)
+	}
+	if !strings.Contains(b.String(), "  # x.sd10: extreme values\n  - {name: x,") {
+		t.Errorf("a rolling column's note stands elsewhere than above its field:\n%s", b.String())
 	}
 	got, err := ParseSpec("spec.yaml", b.Bytes())
 	if err != nil || got.Rolling != 10 || got.Columns()[1] != "x.mean10" {

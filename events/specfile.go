@@ -56,7 +56,7 @@ func WriteSpec(w io.Writer, spec model.Spec, notes []model.ColumnNote) error {
 	said := map[int]bool{}
 	for _, f := range spec.Fields {
 		for i, n := range notes {
-			if n.Name == f.Name {
+			if n.Name == f.Name || spec.Rolling > 0 && (n.Name == spec.MeanColumn(f.Name) || n.Name == spec.DeviationColumn(f.Name)) {
 				said[i] = true
 				fmt.Fprintf(&b, "  # %s: %s\n", oneLine(n.Name), oneLine(n.Note))
 			}
