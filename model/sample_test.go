@@ -114,3 +114,23 @@ func TestJudgeSample(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// FuzzParseGoal: a goal that is taken is one that can be reached, and is read again from how it is printed.
+func FuzzParseGoal(f *testing.F) {
+	for _, s := range []string{"", "f1", "recall=90%", "precision=.5", "recall=1e-3%", "precision=NaN", "recall=90%%"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		g, err := ParseGoal(text)
+		if err != nil {
+			return
+		}
+		if g.Name != GoalF1 && !(g.Least > 0 && g.Least <= 1) {
+			t.Fatalf("%q is %+v", text, g)
+		}
+		again, err := ParseGoal(g.String())
+		if err != nil || again.Name != g.Name || math.Abs(again.Least-g.Least) > 1e-9*g.Least {
+			t.Fatalf("%q is %+v, printed %q: %+v, %v", text, g, g, again, err)
+		}
+	})
+}

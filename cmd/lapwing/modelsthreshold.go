@@ -273,8 +273,8 @@ func (a *app) changeThreshold(cmd *cobra.Command, r *registry.Registry, o *thres
 		return fmt.Errorf("model %s with another threshold: %w", manifest, err)
 	}
 	alias := o.alias
-	if alias == "" && ref.Version == 0 {
-		alias = ref.Alias
+	if alias == "" {
+		alias = ref.Alias // none with a version's number
 	}
 	if alias == "none" {
 		alias = ""
