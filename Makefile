@@ -59,7 +59,8 @@ arm64: ## cross-compile for linux arm64 with Debian's gcc-aarch64-linux-gnu
 	@mkdir -p bin
 	@CGO_ENABLED=1 GOOS=linux GOARCH=arm64 CC=aarch64-linux-gnu-gcc $(GO) build -o bin/lapwing-arm64 ./cmd/lapwing
 
-kafka-test: build ## the end-to-end tests against one real Apache Kafka broker from Maven artifacts (needs java, mvn)
+kafka-test: build ## end-to-end tests and the suite of stream against one real Apache Kafka broker from Maven artifacts (needs java, mvn)
+	@bench/kafka/with-kafka $(GO) test -count=1 -timeout 10m ./stream
 	@bench/kafka/with-kafka $(GO) test -tags e2e -count=1 -timeout 10m -run RealKafka ./cmd/lapwing
 
 soak: build ## train on 50 million records of real Kafka within 1 GiB: about 20 GB of disk and an hour (needs java, mvn)

@@ -336,7 +336,7 @@ func (s *serving) settled(n int64) {
 	s.t.Helper()
 	await(s.t, fmt.Sprintf("%d records taken", n), func() bool {
 		st := s.Status().Streams[0]
-		return st.RecordsOut+st.Bad+st.Tombstones >= n
+		return st.RecordsOut+st.Bad+st.Tombstones+st.LeftOut >= n
 	})
 }
 

@@ -21,9 +21,10 @@ const leastShare = 5e-5
 type micro struct {
 	live    *liveModel
 	records []stream.Record
-	items   []item    // one for each of records
-	rows    []float32 // row-major, for the items with a row
-	scores  []float32 // one a row
+	filter  *events.Filter // the decode goroutine's own; nil: every record
+	items   []item         // one for each of records
+	rows    []float32      // row-major, for the items with a row
+	scores  []float32      // one a row
 
 	// Of the rows that need more than a score, in order:
 	chosen         []int32
@@ -50,6 +51,7 @@ type item struct {
 	score   float32
 	status  ScoreStatus
 	anomaly bool
+	leftOut bool // by the stream's filter: nothing else is set
 }
 
 // decode fills items and rows. decoder is this goroutine's own of m.live's; windowsOf gives what its rolling features
@@ -68,8 +70,12 @@ func (m *micro) decode(decoder *events.Decoder, windowsOf func(stream.TopicParti
 			at = stream.TopicPartition{Topic: r.Topic, Partition: r.Partition}
 			windows = windowsOf(at)
 		}
-		got := decoder.DecodeNext(windows, r.Key, r.Value, row)
 		it := &m.items[i]
+		if m.filter != nil && !m.filter.Keeps(r.Value) {
+			*it = item{row: -1, chosen: -1, leftOut: true} // no part of its key's window either, as in training
+			continue
+		}
+		got := decoder.DecodeNext(windows, r.Key, r.Value, row)
 		*it = item{outcome: got.Outcome, reason: got.Reason, detail: got.Detail, time: got.Time, timeOK: got.TimeOK, row: -1, chosen: -1}
 		if !it.timeOK && r.Time >= 0 {
 			it.time, it.timeOK = r.Time, true

@@ -15,8 +15,8 @@ import (
 type metricSet struct {
 	registry *prometheus.Registry
 
-	in, out, bad, tombstones, statuses, anomalies, alerts, lost, swaps, refused, commits, commitFailures, restarts *prometheus.CounterVec
-	batch, stage, latency, swapSeconds, publishToSwap                                                              *prometheus.HistogramVec
+	in, out, bad, tombstones, leftOut, statuses, anomalies, alerts, lost, swaps, refused, commits, commitFailures, restarts *prometheus.CounterVec
+	batch, stage, latency, swapSeconds, publishToSwap                                                                       *prometheus.HistogramVec
 }
 
 // Stages of the pipeline, as label values and profile labels.
@@ -52,6 +52,7 @@ func newMetricSet() *metricSet {
 	m.out = counter("lapwing_records_out_total", "Score records produced.")
 	m.bad = counter("lapwing_records_bad_total", "Dead letters produced, by reason.", "reason")
 	m.tombstones = counter("lapwing_tombstones_total", "Input records with a null value: no score, no dead letter.")
+	m.leftOut = counter("lapwing_left_out_total", "Input records that the stream's filter (where) left out: no score, no dead letter.")
 	m.statuses = counter("lapwing_records_status_total", "Score records by status: ok, partial, warming, not_finite.", "status")
 	m.anomalies = counter("lapwing_anomalies_total", "Score records above the model's threshold, or not finite.")
 	m.alerts = counter("lapwing_alerts_total", "Alert records produced, by state: raised, repeated, cleared.", "state")
@@ -75,13 +76,13 @@ type streamMetrics struct {
 	set  *metricSet
 	name string
 
-	in, out, tombstones, anomalies, lost, swaps, refused, commits, commitFailures, restarts prometheus.Counter
-	status                                                                                  [len(statusNames)]prometheus.Counter
-	batch, latency, swapSeconds, publishToSwap                                              prometheus.Observer
-	decode, score, encode, produce, commit                                                  prometheus.Observer
+	in, out, tombstones, leftOut, anomalies, lost, swaps, refused, commits, commitFailures, restarts prometheus.Counter
+	status                                                                                           [len(statusNames)]prometheus.Counter
+	batch, latency, swapSeconds, publishToSwap                                                       prometheus.Observer
+	decode, score, encode, produce, commit                                                           prometheus.Observer
 
 	// Kept beside, since a Prometheus counter cannot be read cheaply.
-	nIn, nOut, nBad, nTombstones, nAnomalies, nRaised, swapped, nLost, nRestarts, activeAlerts atomic.Int64
+	nIn, nOut, nBad, nTombstones, nLeftOut, nAnomalies, nRaised, swapped, nLost, nRestarts, activeAlerts atomic.Int64
 
 	latencies latencies
 	busy      saturation
@@ -97,7 +98,7 @@ func (m *metricSet) stream(name string) *streamMetrics {
 		to   *prometheus.Counter
 		from *prometheus.CounterVec
 	}{
-		{&s.in, m.in}, {&s.out, m.out}, {&s.tombstones, m.tombstones}, {&s.anomalies, m.anomalies}, {&s.lost, m.lost},
+		{&s.in, m.in}, {&s.out, m.out}, {&s.tombstones, m.tombstones}, {&s.leftOut, m.leftOut}, {&s.anomalies, m.anomalies}, {&s.lost, m.lost},
 		{&s.swaps, m.swaps}, {&s.refused, m.refused}, {&s.commits, m.commits}, {&s.commitFailures, m.commitFailures}, {&s.restarts, m.restarts},
 	} {
 		*c.to = c.from.WithLabelValues(name)

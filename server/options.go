@@ -50,6 +50,7 @@ type StreamOptions struct {
 	DLQ    string // dead-letter topic; default TOPIC.dlq
 
 	Start         string // where a group without offsets begins: earliest, latest, after-training or a time (RFC 3339); default earliest
+	Where         string // condition that records must meet (events.ParseWhere), else they are counted and passed over; default none
 	Contributions string // records that carry top: anomalies or all; default anomalies
 	InstanceID    string // static group membership; "" = dynamic
 
@@ -222,6 +223,11 @@ func (s *StreamOptions) validate() error {
 	}
 	if _, _, err := parseStart(s.Start); err != nil {
 		faults = append(faults, err)
+	}
+	if s.Where != "" {
+		if _, err := events.ParseWhere(s.Where); err != nil {
+			bad("where: %w", err)
+		}
 	}
 	if s.Contributions != ContributionsAnomalies && s.Contributions != ContributionsAll {
 		bad("contributions %q is not one of %s, %s", s.Contributions, ContributionsAnomalies, ContributionsAll)

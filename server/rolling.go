@@ -159,6 +159,9 @@ func (s *session) readBack(ctx context.Context, topic string, parts []stream.Top
 		}
 		for i := range b.Records {
 			r := &b.Records[i]
+			if s.filter != nil && !s.filter.Keeps(r.Value) {
+				continue
+			}
 			s.decoder.DecodeNext(s.rolling.windows(stream.TopicPartition{Topic: topic, Partition: r.Partition}), r.Key, r.Value, row)
 		}
 		records += int64(len(b.Records))

@@ -100,7 +100,7 @@ func (r *runner) status(follow registry.FollowState) StreamStatus {
 		Ready: len(missing) == 0, Missing: missing,
 		Versions: r.slot.versions(), Swaps: m.swapped.Load(),
 		RecordsIn: m.nIn.Load(), RecordsOut: m.nOut.Load(), Bad: m.nBad.Load(), BadBy: m.badByReason(),
-		Tombstones: m.nTombstones.Load(), Anomalies: m.nAnomalies.Load(), Alerts: m.nRaised.Load(),
+		Tombstones: m.nTombstones.Load(), LeftOut: m.nLeftOut.Load(), Anomalies: m.nAnomalies.Load(), Alerts: m.nRaised.Load(),
 		Lost: m.nLost.Load(), Restarts: m.nRestarts.Load(), Lag: -1,
 		Saturation: m.busy.ratio(time.Now()), Latency: m.latencies.counts(),
 	}

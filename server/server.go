@@ -159,6 +159,7 @@ type StreamStatus struct {
 	Bad        int64            `json:"bad"`         // dead letters
 	BadBy      map[string]int64 `json:"bad_by,omitempty"`
 	Tombstones int64            `json:"tombstones"`
+	LeftOut    int64            `json:"left_out,omitempty"` // by the stream's filter
 	Anomalies  int64            `json:"anomalies"`
 	Alerts     int64            `json:"alerts"` // raised
 	Lost       int64            `json:"lost"`   // offsets deleted by retention before they were read

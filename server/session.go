@@ -34,6 +34,7 @@ type session struct {
 	// Of the decode goroutine:
 	decoder *events.Decoder
 	decodes *liveModel
+	filter  *events.Filter // nil: every record
 	rolling *rollingState
 
 	// Of the score goroutine:

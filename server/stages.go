@@ -71,6 +71,9 @@ func (s *session) decode(ctx context.Context, p *parcel) error {
 	if s.decodes != live {
 		s.decodes, s.decoder, s.rolling.stale = live, live.decoder.Clone(), true
 		pprof.SetGoroutineLabels(profileLabels(stageDecode, live))
+		if err := s.compileFilter(live); err != nil {
+			return err
+		}
 	}
 	if err := s.lookBack(ctx); err != nil {
 		return err
@@ -82,7 +85,7 @@ func (s *session) decode(ctx context.Context, p *parcel) error {
 		p.m = &micro{}
 	}
 	m := p.m
-	m.live = live
+	m.live, m.filter = live, s.filter
 	m.records = m.records[:0]
 	for _, b := range p.batches {
 		m.records = append(m.records, b.Records...)
@@ -92,6 +95,22 @@ func (s *session) decode(ctx context.Context, p *parcel) error {
 	took := time.Since(began)
 	s.r.metrics.decode.Observe(took.Seconds())
 	s.r.metrics.batch.Observe(float64(p.records))
+	return nil
+}
+
+// compileFilter makes the stream's filter for records as the model's spec has them.
+func (s *session) compileFilter(live *liveModel) (err error) {
+	s.filter = nil
+	if s.r.o.Where == "" {
+		return nil
+	}
+	w, err := events.ParseWhere(s.r.o.Where)
+	if err == nil {
+		s.filter, err = w.Filter(live.model.Spec)
+	}
+	if err != nil {
+		return fmt.Errorf("the filter of stream %s does not fit model %s: %w", s.r.o.name(), live.ref, err)
+	}
 	return nil
 }
 
@@ -163,7 +182,7 @@ func (s *session) encode(p *parcel, all bool) {
 	s.sealed = p
 	var tp stream.TopicPartition
 	var quiet, next int64
-	var in, tombstones, anomalies int64
+	var in, tombstones, leftOut, anomalies int64
 	var statuses [len(statusNames)]int64
 	flush := func() {
 		if tp.Topic != "" && next > quiet {
@@ -181,6 +200,12 @@ func (s *session) encode(p *parcel, all bool) {
 		loud := r.Offset >= quiet
 		if loud {
 			in++
+		}
+		if it.leftOut {
+			if loud {
+				leftOut++
+			}
+			continue
 		}
 		switch it.outcome {
 		case events.Tombstone:
@@ -222,6 +247,8 @@ func (s *session) encode(p *parcel, all bool) {
 	metrics.nIn.Add(in)
 	metrics.tombstones.Add(float64(tombstones))
 	metrics.nTombstones.Add(tombstones)
+	metrics.leftOut.Add(float64(leftOut))
+	metrics.nLeftOut.Add(leftOut)
 	metrics.anomalies.Add(float64(anomalies))
 	metrics.nAnomalies.Add(anomalies)
 	for i, n := range statuses {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -168,7 +169,7 @@ func TestHistoryEndsOnBusyTopic_Case1_03(t *testing.T) {
 
 func TestHistoryGoesOnAfterRetention_Case1_04(t *testing.T) {
 	t.Parallel()
-	c, k := fake(t)
+	c, _ := broker(t)
 	// Fetched ahead is read, whatever retention does: make it little, so that the reader is truly behind.
 	c = connect(t, c.Brokers(), map[string]string{"queued.min.messages": "10", "queued.max.messages.kbytes": "1", "max.partition.fetch.bytes": "2000", "fetch.max.bytes": "2000", "message.max.bytes": "2000"})
 	top := topic(t, c, 2)
@@ -183,7 +184,7 @@ func TestHistoryGoesOnAfterRetention_Case1_04(t *testing.T) {
 	}
 	defer h.Close()
 	var n, last int64 = 0, -1
-	gap := int64(0)
+	gap, deleted := int64(0), false
 	for {
 		b, err := h.Next(ctx)
 		if errors.Is(err, io.EOF) {
@@ -201,16 +202,31 @@ func TestHistoryGoesOnAfterRetention_Case1_04(t *testing.T) {
 			n++
 		}
 		b.Release()
-		if n >= 100 && k != nil {
-			if err := k.DeleteRecords(top, 0, 4000); err != nil {
+		if n >= 100 && !deleted {
+			deleted = true
+			if _, err := c.admin.DeleteRecords(ctx, []kafka.TopicPartition{{Topic: &top, Partition: 0, Offset: 4000}}); err != nil {
 				t.Fatal(err)
 			}
-			k = nil
 		}
 	}
 	res := h.Results()[0]
 	if res.Lost == 0 || res.Lost != gap || res.Records != n || res.Records+res.Lost != 5000 || last != 4999 {
 		t.Fatalf("%+v, last offset %d, gap %d", res, last, gap)
+	}
+}
+
+// A record of 15 MB between small ones, read with the fetch settings as they come.
+func TestHistoryReadsALargeRecord_Case1_09(t *testing.T) {
+	t.Parallel()
+	c, _ := broker(t)
+	top := topic(t, c, 1, "max.message.bytes", "20971520")
+	produce(t, c, records(top, 0, 0, 50)...)
+	big := connect(t, c.Brokers(), map[string]string{"message.max.bytes": "20971520"})
+	produce(t, big, Record{Topic: top, Partition: 0, Value: bytes.Repeat([]byte("x"), 15<<20), Time: 1_700_000_000_000})
+	produce(t, c, records(top, 0, 51, 50)...)
+	got, res := readHistory(t, c, top)
+	if len(got) != 101 || len(got[50].Value) != 15<<20 || got[100].Offset != 100 || res[0] != (RangeResult{Range{0, 0, 101}, 101, 0}) {
+		t.Fatalf("%d records, %+v", len(got), res)
 	}
 }
 

@@ -49,7 +49,7 @@ func serverOptions(c *Config) server.Options {
 		s = s.withNames()
 		o.Streams = append(o.Streams, server.StreamOptions{
 			Model: s.Model, Alias: s.Alias, Topics: s.Input.Topics, Format: s.Input.Format, Key: s.Input.Key, Time: s.Input.Time,
-			Output: s.Output, Alerts: s.Alerts.Topic, DLQ: s.DLQ, Start: s.Start, Contributions: s.Contributions, InstanceID: s.InstanceID,
+			Output: s.Output, Alerts: s.Alerts.Topic, DLQ: s.DLQ, Start: s.Start, Where: s.Where, Contributions: s.Contributions, InstanceID: s.InstanceID,
 			RaiseAfter: s.Alerts.RaiseAfter, ClearAfter: s.Alerts.ClearAfter, RepeatEvery: s.Alerts.RepeatEvery, ClearSilent: s.Alerts.ClearSilent,
 			AlertKeys: s.Alerts.AlertKeys, AlertRewind: s.Alerts.AlertRewind,
 		})
@@ -102,8 +102,12 @@ func (a *app) serve(cmd *cobra.Command) error {
 		return json.NewEncoder(a.term).Encode(status)
 	}
 	for _, st := range status.Streams {
-		a.printf("%s: %s records scored, %s dead letters, %s tombstones, %s alerts; drained and committed\n",
-			clean(st.Stream), count(st.RecordsOut), count(st.Bad), count(st.Tombstones), count(st.Alerts))
+		left := ""
+		if st.LeftOut > 0 {
+			left = ", " + count(st.LeftOut) + " left out by the filter"
+		}
+		a.printf("%s: %s records scored, %s dead letters, %s tombstones%s, %s alerts; drained and committed\n",
+			clean(st.Stream), count(st.RecordsOut), count(st.Bad), count(st.Tombstones), left, count(st.Alerts))
 	}
 	return nil
 }

@@ -88,6 +88,7 @@ type StreamConfig struct {
 	Alerts        AlertsConfig `yaml:"alerts" doc:"when alerts are raised and cleared; none leaves alerts out"`
 	DLQ           string       `yaml:"dlq" default:"" unit:"topic" doc:"records that cannot be scored go here with the reason; empty: T.dlq"`
 	Start         string       `yaml:"start" default:"earliest" unit:"earliest|latest|after-training|TIME" doc:"where the first start begins; later starts go on from the committed offsets"`
+	Where         string       `yaml:"where" default:"" unit:"condition" doc:"score only records for which this holds, such as event.speed > 0; the others are counted; empty: all"`
 	Contributions string       `yaml:"contributions" default:"anomalies" oneof:"anomalies|all" doc:"which scores carry the features that contributed most"`
 	InstanceID    string       `yaml:"instance_id" default:"" unit:"name" doc:"makes this process a static member of its consumer group: a quick restart moves no partitions"`
 }

@@ -213,6 +213,9 @@ func (a *app) nextLines(cmd *cobra.Command, o *trainFlags, made registry.Manifes
 	default:
 		serve = append(serve, "--alias", shellWord(o.alias))
 	}
+	if o.Where != "" { // what the model has not seen it should not score
+		serve = append(serve, "--where", shellWord(o.Where))
+	}
 	return append(lines, line(append(serve, "--start", "after-training")...), line("lapwing tail alerts --topic", shellWord(o.topic)))
 }
 
