@@ -209,14 +209,19 @@ func (m *Model) With(threshold float64, c ThresholdChoice, parent string) *Model
 	return &n
 }
 
-// Suspicious is the share of the history that scores above five times the median: rows far from the rest are either what
-// is looked for, or a sign that the history is no model of normal.
+// Suspicious is the share of the history that scores far out: rows far from the rest are either what is looked for, or a
+// sign that the history is no model of normal.
 func (m *Model) Suspicious() float64 {
-	return 1 - m.Percentile(SuspiciousFactor*m.Median())/100
+	return 1 - m.Percentile(m.FarOut())/100
 }
 
-// SuspiciousFactor times the median score is where Suspicious begins.
-const SuspiciousFactor = 5
+// FarOut is where a score lies far from the rest: above the upper quartile by more than three times the distance between
+// the quartiles, Tukey's outer fence, which one in 800,000 normally distributed scores exceeds. A multiple of the median
+// would not do: distances add up over columns, so that of forty columns no score is near 0, and none at five medians.
+func (m *Model) FarOut() float64 {
+	low, high := m.ScoreAbove(.75), m.ScoreAbove(.25)
+	return high + 3*(high-low)
+}
 
 // Contamination says whether the history holds anomalies enough to matter beside an alarm rate: by its labels, a tenth of
 // what the rate lets through; or by what looks like them, twice as much. A quantile is then a budget of alarms, true ones

@@ -355,7 +355,7 @@ func (j *job) warnings(h *history, r *Report) []string {
 	slices.Sort(w)
 	// Rows far from the rest are either what is looked for or a sign that the history is no model of normal.
 	r.Suspicious = r.Model.Suspicious()
-	warn(r.Suspicious > max(10*r.RateUsed, .01), "suspicious: %s of the history scores above %d times the median; was everything in order then?", percent3(r.Suspicious), model.SuspiciousFactor)
+	warn(r.Suspicious > max(10*r.RateUsed, .01), "suspicious: %s of the history scores far out, above %.4g; was everything in order then?", percent3(r.Suspicious), r.Model.FarOut())
 	return w
 }
 

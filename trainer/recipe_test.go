@@ -49,6 +49,9 @@ func TestContaminatedHistory_Case4_07(t *testing.T) {
 		if trim == 0 {
 			continue
 		}
+		if r.Suspicious < .01 {
+			t.Errorf("%v of the history is suspicious; 3 %% lie in a cluster of their own", r.Suspicious)
+		}
 		if want := (map[string]int64{"trim": 5000, "prototypes": 3750, "whitening": 3750, "threshold": 5000}); !subset(want, r.Model.Lineage.Parts) {
 			t.Errorf("parts %v, want %v", r.Model.Lineage.Parts, want)
 		}

@@ -40,7 +40,7 @@ type Report struct {
 	Above                          int64      // history rows above the threshold
 	ShareAbove, Ties               float64    // shares of the history: above the threshold; exactly at the score under it
 	HoursOfWeek                    []float64  // shares of high scores by hour of the week, UTC, from Monday; nil = too short a history
-	Suspicious                     float64    // share of the history that scores above five times the median
+	Suspicious                     float64    // share of the history that scores far out, see model.FarOut
 	Median, Highest                float64    // scores
 	Worst                          []FieldFit // up to three, the least explained first
 	Judgement                      *Judgement // with a label only

@@ -67,8 +67,8 @@ func about(d time.Duration) string {
 	return fmt.Sprintf("%.3g seconds", d.Seconds())
 }
 
-// histogramEdges are multiples of the median score.
-var histogramEdges = []float64{.5, 1, 1.5, 2, 3, model.SuspiciousFactor, 10}
+// histogramSteps are edges above the upper quartile, in distances between the quartiles; 3 is far out.
+var histogramSteps = []float64{0, .75, 1.5, 3, 6}
 
 // ScoreBar is one bar of the histogram of the history's scores.
 type ScoreBar struct {
@@ -77,18 +77,19 @@ type ScoreBar struct {
 	Share float64 `json:"share"` // of the history
 }
 
-// Histogram is how the history scores, in multiples of the median. Nil where the median is 0.
+// Histogram is how the history scores: a bar for each quarter of it up to the upper quartile, and wider ones beyond.
 func Histogram(m *model.Model) []ScoreBar {
-	median := m.Median()
-	if !(median > 0) {
-		return nil
+	low, high := m.ScoreAbove(.75), m.ScoreAbove(.25)
+	edges := []float64{low, m.Median()}
+	for _, step := range histogramSteps {
+		edges = append(edges, high+step*(high-low))
 	}
 	var bars []ScoreBar
 	from, above := 0., 1.
-	for _, edge := range append(histogramEdges[:len(histogramEdges):len(histogramEdges)], math.Inf(1)) {
-		to := min(edge*median, m.Highest())
+	for _, edge := range append(edges, math.Inf(1)) {
+		to := min(edge, m.Highest())
 		if !(to > from) {
-			break
+			continue
 		}
 		rest := m.ShareAbove(to)
 		bars = append(bars, ScoreBar{from, to, above - rest})
@@ -122,7 +123,7 @@ func (r *Report) writeScores(line func(label, format string, args ...any)) {
 	if !marked && bars != nil {
 		line("", "  threshold %.4g, above all of them", r.Threshold)
 	}
-	line("", "%s of the history scores above %d times the median", ShareText(r.Suspicious), model.SuspiciousFactor)
+	line("", "%s of the history scores far out, above %.4g", ShareText(r.Suspicious), r.Model.FarOut())
 }
 
 // ShareText is a share in percent with three digits, without exponents: 0.001%.
