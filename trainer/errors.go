@@ -119,15 +119,15 @@ func lostError(j *job, lost, total int64) error {
 func memoryError(s *rowStore) error {
 	return &InputError{
 		What: fmt.Sprintf("the history does not fit: max_memory of %s holds the scores and labels of %s, and there are more",
-			mebibytes(s.max), plural(s.max/2/s.side, "row")),
+			mebibytes(s.asked), plural(s.max/2/s.side, "row")),
 		Place: "topic " + s.topic, Kind: ErrMemory,
-		Next: fmt.Sprintf("raise max_memory to %s, which is enough for %s", mebibytes(ceilMebibyte(2*s.side*s.expect)), plural(s.expect, "row")),
+		Next: fmt.Sprintf("raise max_memory to %s, which is enough for %s", mebibytes(ceilMebibyte(2*s.side*s.expect+s.asked-s.max)), plural(s.expect, "row")),
 	}
 }
 
 func rowTooWideError(s *rowStore, need int64) error {
 	return &InputError{
-		What:  fmt.Sprintf("a row of %d columns is too wide: max_memory of %s has no room to keep one of each partition at hand", s.width, mebibytes(s.max)),
+		What:  fmt.Sprintf("a row of %d columns is too wide: max_memory of %s has no room to keep one of each partition at hand", s.width, mebibytes(s.asked)),
 		Place: "topic " + s.topic, Kind: ErrMemory,
 		Next: fmt.Sprintf("raise max_memory to %s, or leave out fields that do not matter (--exclude)", mebibytes(ceilMebibyte(need))),
 	}

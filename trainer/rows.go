@@ -23,6 +23,8 @@ const (
 	sideBytes = 11
 	// labelBytes is what it costs more where the threshold is chosen by label: a score with its truth, and its sorted copy.
 	labelBytes = 32
+	// usualSketches is how much of the statistics' memory is none of max_memory's: about 80 columns on two threads.
+	usualSketches = 16 << 20
 	// openShare is the part of max_memory (1/openShare) for blocks that are being filled, and for reading spilled ones back.
 	openShare = 8
 	// cacheShare is the part of max_memory (1/cacheShare) for the window of an epoch, where rows are spilled.
@@ -39,7 +41,8 @@ type rowStore struct {
 	width     int
 	blockRows int    // a power of two, at most chunkRows
 	dir       string // for the file
-	max       int64  // bytes
+	asked     int64  // max_memory, bytes
+	max       int64  // of that for rows and what belongs to each, bytes
 	expect    int64  // rows that may come, at most
 	side      int64  // bytes a row beside its values
 	topic     string // for messages
@@ -65,16 +68,20 @@ type block struct {
 
 // newRowStore plans for rows of the given width, filled by partition and read back by threads.
 func (j *job) newRowStore(width, partitions int, expect int64) (*rowStore, error) {
-	s := &rowStore{width: width, dir: j.SpillDir, max: j.MaxMemory, expect: expect, side: sideBytes, topic: j.Topic}
+	s := &rowStore{width: width, dir: j.SpillDir, asked: j.MaxMemory, max: j.MaxMemory, expect: expect, side: sideBytes, topic: j.Topic}
 	if j.ThresholdMethod == model.ByLabel {
 		s.side += labelBytes
+	}
+	// Every decoding goroutine has a sketch of every column. What few columns take is part of what stands beside max_memory.
+	if wide := int64(min(j.Threads, partitions))*int64(width)*sketchBytes - usualSketches; wide > 0 {
+		s.max -= min(wide, s.max/2)
 	}
 	// Every partition has a block that is being filled, and every thread one that it reads.
 	open := int64(partitions + 2*j.Threads)
 	for s.blockRows = chunkRows; s.blockRows > 0 && open*s.blockBytes() > s.max/openShare; s.blockRows /= 2 {
 	}
 	if s.blockRows == 0 {
-		return nil, rowTooWideError(s, open*openShare*4*int64(width))
+		return nil, rowTooWideError(s, open*openShare*4*int64(width)+s.asked-s.max)
 	}
 	return s, nil
 }
@@ -414,7 +421,7 @@ func (s *rowStore) spillError(err error) error {
 	need := s.expect * int64(s.width) * 4
 	return &InputError{
 		What: fmt.Sprintf("rows beyond max_memory could not be kept in a file: %v", bare(err)), Place: "folder " + s.folder(), Kind: err,
-		Next: fmt.Sprintf("give that folder up to %s of free space, name another with train.spill_dir (--spill-dir), or raise max_memory above %s", mebibytes(need), mebibytes(s.max)),
+		Next: fmt.Sprintf("give that folder up to %s of free space, name another with train.spill_dir (--spill-dir), or raise max_memory above %s", mebibytes(need), mebibytes(s.asked)),
 	}
 }
 

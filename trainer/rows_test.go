@@ -350,3 +350,32 @@ func TestPassEnds(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// Statistics of wide rows are part of max_memory: with 16 threads they would else be 1.5 GiB beside it.
+func TestWideRowsLeaveRoomForTheirStatistics(t *testing.T) {
+	for _, c := range []struct {
+		width, threads, partitions int
+		want                       int64
+	}{
+		{18, 2, 6, 1 << 30},
+		{1000, 2, 6, 1<<30 - 2*1000*sketchBytes + usualSketches},
+		{1000, 16, 2, 1<<30 - 2*1000*sketchBytes + usualSketches}, // a partition is one goroutine's
+		{1000, 16, 64, 1 << 29},                                   // at most half
+	} {
+		j := &job{Options: Options{Topic: "t", MaxMemory: 1 << 30, Threads: c.threads}}
+		s, err := j.newRowStore(c.width, c.partitions, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.max != c.want {
+			t.Errorf("%d columns, %d threads, %d partitions: %s for rows, want %s", c.width, c.threads, c.partitions, mebibytes(s.max), mebibytes(c.want))
+		}
+	}
+	s := newSketch()
+	for i := range 3 * sketchBuckets {
+		s.add(float32(i) * 1.001)
+	}
+	if got := len(s.keys)*4 + len(s.counts)*8; got > sketchBytes {
+		t.Errorf("a sketch of %d bytes", got)
+	}
+}

@@ -10,6 +10,9 @@ import (
 // far from zero (300 ± 0.5) to a ten-thousandth of its spread, and up to 4096 distinct values exactly.
 const sketchBuckets = 4096
 
+// sketchBytes is what one takes at most: a table of twice as many slots, of 4 and 8 bytes.
+const sketchBytes = 2 * sketchBuckets * 12
+
 // sketch is a histogram of float32 values over their order-preserving bit patterns, the lowest level bits dropped.
 //
 // Its state depends only on the multiset of values, never on their order or on how they were merged: level rises
