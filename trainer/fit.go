@@ -141,15 +141,22 @@ func (j *job) fit(ctx context.Context, h *history, c *columns) (*fitted, error) 
 	if f.explained, err = explained(t.mapped, h.width, c.numbers); err != nil {
 		return nil, err
 	}
-	if f.explained >= relatedLeast {
-		f.trim, f.weight = 0, relatedPrototypes
+	related := f.explained >= relatedLeast
+	byRarity := f.trim
+	if related {
+		f.trim, f.weight, byRarity = min(f.trim, relatedTrim), relatedPrototypes, 0
 		c.straighten()
 		if t.mapped, err = j.mapped(ctx, t.raw, c.forward); err != nil {
 			return nil, err
 		}
 	}
-	if err := j.trim(ctx, h, c.forward, t, f.trim); err != nil {
+	if err := j.trim(ctx, h, c.forward, t, byRarity); err != nil {
 		return nil, err
+	}
+	if related && f.trim > 0 {
+		if err := j.trimUnrelated(ctx, h, c, t, f.trim); err != nil {
+			return nil, err
+		}
 	}
 	raw, sound := t.sound(t.raw), t.sound(t.mapped)
 	kept := int64(len(raw) / h.width)

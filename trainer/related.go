@@ -1,9 +1,12 @@
 package trainer
 
 import (
+	"context"
 	"fmt"
 
 	"gonum.org/v1/gonum/mat"
+
+	"github.com/lapwing-stream/lapwing/kernels"
 )
 
 const (
@@ -14,6 +17,9 @@ const (
 	// relatedPrototypes is the prototypes' weight then. Broken relations are what is looked for, and they hardly move a
 	// row away from all others: with a weight of 2/3 the fleet's faults are found in 5 of 24 cases, with 1/10 in 23.
 	relatedPrototypes = .1
+	// relatedTrim is the most that is trimmed then, by how far a row breaks the relations: a quarter by rarity would
+	// cost a sound history its rare states. As many rows, and not many more, can break relations that hold so well.
+	relatedTrim = .05
 	// relatedRidge keeps copies of one column from explaining each other without end.
 	relatedRidge = 1e-3
 )
@@ -22,8 +28,8 @@ const (
 // what it would by chance: the adjusted coefficient of determination. rows are in the maps' units. It is 0 where no
 // column is chosen, or where there are too many columns to say.
 //
-// Rows that break the relations would keep it down, as many as there are: where it is high, few rows do, so that
-// nothing need be trimmed, and what lies in the rare states of a sound history can be learned.
+// Rows that break the relations would keep it down, as many as there are: where it is high, few rows do, and only few
+// need be trimmed, so that the rare states of a sound history are learned too.
 func explained(rows []float32, width int, chosen []bool) (float64, error) {
 	n := len(rows) / width
 	if width > whitenColumns || n < 4*width {
@@ -55,4 +61,24 @@ func explained(rows []float32, width int, chosen []bool) (float64, error) {
 		return 0, nil
 	}
 	return max(sum/count, 0), nil
+}
+
+// trimUnrelated keeps all but the given share of the history: the rows that break the columns' relations most, by
+// Mahalanobis' distance in the sample's covariance.
+func (j *job) trimUnrelated(ctx context.Context, h *history, c *columns, t *trimmed, share float64) error {
+	// Without a network all of a row is residual.
+	p, err := whiten(kernels.Autoencoder(c.forward, nil, nil), t.mapped, c.ridge)
+	if err != nil {
+		return err
+	}
+	scorer, err := j.Engine.Scorer(p)
+	if err != nil {
+		return err
+	}
+	broken, err := j.scores(ctx, h, scorer, "trim")
+	if err != nil {
+		return err
+	}
+	t.keep(broken, share)
+	return nil
 }

@@ -121,25 +121,32 @@ func (j *job) trim(ctx context.Context, h *history, columns []kernels.Column, t 
 	if share == 0 {
 		return nil
 	}
+	if beyond {
+		t.keep(t.p, share)
+		return nil
+	}
 	t.kept = newRowSet(h.n)
-	if !beyond {
-		for _, i := range sound {
-			t.kept.add(t.sample[i])
-		}
-	} else {
-		near := make([]float32, len(t.sample))
-		for i, g := range t.sample {
-			near[i] = t.p[g]
-		}
-		limit := quantile32(near, 1-share)
-		for g, p := range t.p {
-			if p <= limit {
-				t.kept.add(g)
-			}
-		}
+	for _, i := range sound {
+		t.kept.add(t.sample[i])
 	}
 	t.kept.count()
 	return nil
+}
+
+// keep takes the rows as sound whose score is within what all but the given share of the sample have.
+func (t *trimmed) keep(scores []float32, share float64) {
+	of := make([]float32, len(t.sample))
+	for i, g := range t.sample {
+		of[i] = scores[g]
+	}
+	limit := quantile32(of, 1-share)
+	t.kept = newRowSet(len(scores))
+	for g, s := range scores {
+		if s <= limit {
+			t.kept.add(g)
+		}
+	}
+	t.kept.count()
 }
 
 // sound is the kept part of the sample, from its rows raw or mapped.
