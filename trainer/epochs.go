@@ -25,7 +25,6 @@ type epochs struct {
 	dealt   int   // rows of the set in windows so far in this epoch
 	rows    []int // the window, in its order
 	left    []int // of those, not dealt yet
-	batch   []int
 	current []span
 }
 

@@ -70,7 +70,8 @@ func (j *job) unseen() (names []string) {
 
 // tooFewRows says that they are too few, or, where the filter asks for a field that no record has, that.
 func (j *job) tooFewRows(known []string, r *Report) error {
-	for _, name := range j.unseen() {
+	if unseen := j.unseen(); len(unseen) > 0 {
+		name := unseen[0]
 		next := "correct the filter, or do without it"
 		if n := nearest(name, known); n != "" {
 			next = "did you mean " + n + "?"
