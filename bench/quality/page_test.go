@@ -5,34 +5,46 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"testing"
 )
 
-// The tables of docs/quality.md are those of docs/quality.json, which is what
-// lapwing bench quality --data ../shared/data --sets 'adbench/*' --json wrote: no figure on the page is typed by hand.
+// pageMark stands over tables of docs/quality.md: tables, or a summary, of a file beside it that --json wrote.
+var pageMark = regexp.MustCompile(`<!-- (tables|summary) of (quality[a-z-]*\.json)[^\n]*-->\n`)
+
+// No figure in the tables of docs/quality.md is typed by hand: they are those of runs, whose JSON stands beside the page.
 func TestQualityPage(t *testing.T) {
 	docs := filepath.Join("..", "..", "docs")
-	raw, err := os.ReadFile(filepath.Join(docs, "quality.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var r Report
-	if err := json.Unmarshal(raw, &r); err != nil {
-		t.Fatal(err)
-	}
 	page, err := os.ReadFile(filepath.Join(docs, "quality.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	begin, end := []byte("-update -->\n"), []byte("<!-- end -->\n")
-	from, to := bytes.Index(page, begin)+len(begin), bytes.Index(page, end)
-	if from < len(begin) || to < from {
-		t.Fatal("docs/quality.md has lost the marks around its tables")
+	var out bytes.Buffer
+	end, at, marks := []byte("<!-- end -->\n"), 0, pageMark.FindAllSubmatchIndex(page, -1)
+	if len(marks) < 3 {
+		t.Fatalf("docs/quality.md has %d marks over its tables, want 3", len(marks))
 	}
-	var tables bytes.Buffer
-	if err := r.Markdown(&tables); err != nil {
-		t.Fatal(err)
+	for _, m := range marks {
+		raw, err := os.ReadFile(filepath.Join(docs, string(page[m[4]:m[5]])))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r Report
+		if err := json.Unmarshal(raw, &r); err != nil {
+			t.Fatal(err)
+		}
+		length := bytes.Index(page[m[1]:], end)
+		if length < 0 {
+			t.Fatalf("%s is not closed", page[m[0]:m[1]-1])
+		}
+		out.Write(page[at:m[1]])
+		out.WriteByte('\n')
+		if err := r.Markdown(&out, string(page[m[2]:m[3]]) == "summary"); err != nil {
+			t.Fatal(err)
+		}
+		out.WriteByte('\n')
+		at = m[1] + length
 	}
-	want := bytes.Join([][]byte{page[:from], []byte("\n"), tables.Bytes(), []byte("\n"), page[to:]}, nil)
-	golden(t, filepath.Join(docs, "quality.md"), want)
+	out.Write(page[at:])
+	golden(t, filepath.Join(docs, "quality.md"), out.Bytes())
 }

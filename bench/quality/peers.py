@@ -121,7 +121,7 @@ def measure(request):
     train, test = (np.where(np.isfinite(x), x, middle) for x in (train, test))
     mean, sd = train.mean(axis=0), train.std(axis=0)
     varies = sd > 1e-12 * np.abs(mean)
-    train, test = ((x[:, varies] - mean[varies]) / sd[varies] for x in (train, test))
+    train, test = (np.ascontiguousarray((x[:, varies] - mean[varies]) / sd[varies]) for x in (train, test))
     begin = time.perf_counter()
     fit, score = peers[request["peer"]](int(request["seed"]))
     fit(train)

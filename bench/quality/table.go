@@ -40,7 +40,8 @@ var figures = []figureOf{
 // table is text in columns, written plain or as Markdown.
 type table struct {
 	title string
-	left  int // columns that hold text
+	left  int  // columns that hold text
+	each  bool // a row for each set: left out of a summary
 	rows  [][]string
 }
 
@@ -51,8 +52,8 @@ func (r *Report) tables() []table {
 	peers := r.Subjects[1:]
 	var out []table
 
-	means := table{title: fmt.Sprintf("means over %d sets, and how many times its figure Lapwing's is", len(r.Sets)), left: 1}
-	means.add("subject", "AUC ×", "AP ×", "P@n ×", "AUC", "AP", "P@n", "sets", "better", "worse")
+	means := table{title: fmt.Sprintf("means over %d sets, how many times its figure Lapwing's is, and on how many sets Lapwing's AUC is ahead", len(r.Sets)), left: 1}
+	means.add("subject", "AUC ×", "AP ×", "P@n ×", "AUC", "AP", "P@n", "sets", "ahead", "behind")
 	ours := r.Mean[Lapwing]
 	means.add(Lapwing, "", "", "", digits(ours.AUC), digits(ours.AP), digits(ours.PAtN), strconv.Itoa(ours.Sets), "", "")
 	for _, name := range peers {
@@ -83,7 +84,7 @@ func (r *Report) tables() []table {
 		out = append(out, t)
 	}
 
-	about := table{title: "sets, and Lapwing at its stored threshold", left: 1}
+	about := table{title: "sets, and Lapwing at its stored threshold", left: 1, each: true}
 	about.add("set", "rows", "features", "anomalies", "learned", "recall", "false alarms / 10k", "seconds")
 	for i := range r.Sets {
 		s := &r.Sets[i]
@@ -93,7 +94,7 @@ func (r *Report) tables() []table {
 	out = append(out, about)
 
 	for _, f := range figures {
-		t := table{title: f.name, left: 1}
+		t := table{title: f.name, left: 1, each: true}
 		head := append([]string{"set"}, r.Subjects...)
 		if len(peers) > 0 {
 			head = append(head, "lead")
@@ -247,7 +248,7 @@ const warning = "Lapwing's defaults were chosen on the adbench sets: expect a sm
 // Write prints the report for people.
 func (r *Report) Write(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s; %d threads for each subject%s\n", r.Machine, r.Threads, r.madeOf())
+	fmt.Fprintf(&b, "%s; threads for each subject: %d%s\n", r.Machine, r.Threads, r.madeOf())
 	for _, t := range r.tables() {
 		fmt.Fprintf(&b, "\n%s\n", t.title)
 		t.plain(&b)
@@ -282,15 +283,32 @@ func (r *Report) madeOf() string {
 	return "; " + strings.Join(parts, ", ")
 }
 
-// Markdown prints the same for a page.
-func (r *Report) Markdown(w io.Writer) error {
+// leftOut names the peers that were not asked for: their absence is no result.
+func (r *Report) leftOut() string {
+	var names []string
+	for _, p := range Peers() {
+		if !slices.Contains(r.Subjects, p) {
+			names = append(names, p)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return "; not in this run: " + strings.Join(names, ", ")
+}
+
+// Markdown prints the same for a page, or with summary only what is not about a single set.
+func (r *Report) Markdown(w io.Writer, summary bool) error {
 	var b strings.Builder
 	for _, t := range r.tables() {
+		if t.each && summary {
+			continue
+		}
 		fmt.Fprintf(&b, "**%s%s**\n\n", strings.ToUpper(t.title[:1]), t.title[1:])
 		t.markdown(&b)
 		b.WriteByte('\n')
 	}
-	if losses := r.losses(); len(losses) > 0 {
+	if losses := r.losses(); len(losses) > 0 && !summary {
 		fmt.Fprintf(&b, "**A peer ranks better on %d of %d sets** (AUC), the widest gap first:\n\n", len(losses), len(r.Sets))
 		for _, l := range losses {
 			fmt.Fprintf(&b, "- %s\n", l)
@@ -304,7 +322,7 @@ func (r *Report) Markdown(w io.Writer) error {
 		}
 		b.WriteByte('\n')
 	}
-	fmt.Fprintf(&b, "Measured on %s, %d threads for each subject, %d splits%s.\n", r.Machine, r.Threads, r.Splits, r.madeOf())
+	fmt.Fprintf(&b, "Measured on %s; threads for each subject: %d; random splits: %d%s%s.\n", r.Machine, r.Threads, r.Splits, r.madeOf(), r.leftOut())
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -65,10 +66,17 @@ func TestTables(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, filepath.Join("testdata", "tables.txt"), plain.Bytes())
-	if err := r.Markdown(&markdown); err != nil {
+	if err := r.Markdown(&markdown, false); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, filepath.Join("testdata", "tables.md"), markdown.Bytes())
+	var summary bytes.Buffer
+	if err := r.Markdown(&summary, true); err != nil {
+		t.Fatal(err)
+	}
+	if text := summary.String(); strings.Contains(text, "cardio |") || !strings.Contains(text, "| iforest |") || !strings.Contains(text, "10 records") {
+		t.Errorf("a summary:\n%s", text)
+	}
 }
 
 // The JSON that programs read: names, and null where a figure is not defined.

@@ -53,7 +53,7 @@ or fails is a row that says so.`,
 			case a.json:
 				return json.NewEncoder(a.term).Encode(r)
 			case markdown:
-				return r.Markdown(a.term)
+				return r.Markdown(a.term, false)
 			}
 			return r.Write(a.term)
 		},

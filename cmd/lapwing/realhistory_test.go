@@ -98,6 +98,7 @@ func TestRealKafkaCompactedHole_Case1_02(t *testing.T) {
 	}
 	records := f.all(topic)[0]
 	var made readRanges
+	began := time.Now()
 	f.run(&made, "train", "--topic", topic, "--model", "hole"+f.suffix, "--min-rows", "5", "--epochs", "1", "--json")
 	// The cleaner may take one more while training reads.
 	if n := int64(len(records)); made.Rows.Read > n || made.Rows.Read < n-3 || made.Rows.Read > 20 {
@@ -106,7 +107,7 @@ func TestRealKafkaCompactedHole_Case1_02(t *testing.T) {
 	if p := made.Partitions[0]; p.To < 300_005 || p.Lost != 0 || p.Records != made.Rows.Read {
 		t.Errorf("read as %+v", p)
 	}
-	t.Logf("%d records over %d offsets", made.Rows.Read, made.Partitions[0].To)
+	t.Logf("%d records over %d offsets in %v", made.Rows.Read, made.Partitions[0].To, time.Since(began))
 }
 
 // case 1.10: all records of a closed segment's end are superseded in the next one, so the broker answers a fetch there with none.
