@@ -277,6 +277,9 @@ type TopicSpec struct {
 
 // CreateTopic makes a topic; one that exists already is left as it is: false, nil.
 func (c *Client) CreateTopic(ctx context.Context, t TopicSpec) (created bool, err error) {
+	if err := checkTopicName(t.Name); err != nil {
+		return false, err
+	}
 	ctx, cancel := withDeadline(ctx)
 	defer cancel()
 	where := fmt.Sprintf("topic %s, %d partitions", t.Name, t.Partitions)
@@ -313,6 +316,20 @@ func (c *Client) CreateTopic(ctx context.Context, t TopicSpec) (created bool, er
 		return false, c.adminErr("topic not created", where, e)
 	}
 }
+
+// checkTopicName holds a name to Kafka's rule. A broker says only that the topic is invalid, and the embedded one takes any.
+func checkTopicName(name string) error {
+	allowed := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-'
+	}
+	if name != "" && len(name) <= maxTopicName && name != "." && name != ".." && strings.IndexFunc(name, func(r rune) bool { return !allowed(r) }) < 0 {
+		return nil
+	}
+	return &Error{What: "topic not created: its name is not valid", Where: fmt.Sprintf("topic %q", name), Next: "use 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-'"}
+}
+
+// maxTopicName is Kafka's limit, in bytes.
+const maxTopicName = 249
 
 // awaitPartitions waits until the leaders of topic's n partitions are known and lead. A broker names them before they do, and of the
 // batches that a producer has on their way it would then refuse the first and take the next: brokers before 4.5 take any first

@@ -186,10 +186,10 @@ func versionText(answer *kmsg.ApiVersionsResponse) string {
 	}
 	for _, f := range answer.FinalizedFeatures {
 		if f.Name == "metadata.version" {
-			return fmt.Sprintf("no release of Apache Kafka by its requests, metadata.version %d", f.MaxVersionLevel)
+			return fmt.Sprintf("not Apache Kafka by the requests that it knows (metadata.version %d)", f.MaxVersionLevel)
 		}
 	}
-	return "no release of Apache Kafka by its requests"
+	return "not Apache Kafka by the requests that it knows"
 }
 
 // largestAnswer is far above what a broker says about its requests.

@@ -117,10 +117,10 @@ func (r *Report) Write(w io.Writer) error {
 			if i > 0 {
 				label = ""
 			}
-			fmt.Fprintf(&b, "%-11s %s\n", label, text)
+			fmt.Fprintf(&b, "%-11s %s\n", label, strings.TrimRight(text, " "))
 		}
 	}
-	line("read", "%s records of topic %s, %d partitions: %s usable", thousands(r.Rows.Read), r.Topic, len(r.Ranges), thousands(r.Rows.Used))
+	line("read", "%s of topic %s, %s: %s usable", plural(r.Rows.Read, "record"), r.Topic, plural(int64(len(r.Ranges)), "partition"), thousands(r.Rows.Used))
 	if r.From >= 0 || r.Until >= 0 {
 		line("", "%s", timeSpan(r.From, r.Until))
 	}
@@ -142,12 +142,12 @@ func (r *Report) Write(w io.Writer) error {
 	for i, f := range r.Spec.Fields {
 		features[i] = f.Name
 	}
-	line("features", "%d in %d columns: %s", len(features), len(r.Columns), strings.Join(features, ", "))
-	if n := r.Spec.Rolling; n > 0 {
-		line("rolling", "mean and deviation of a key's last %d records; %s had fewer behind them, and are used as they are", n, plural(r.Rows.Warming, "row"))
-	}
+	line("features", "%d in %s: %s", len(features), plural(int64(len(r.Columns)), "column"), strings.Join(features, ", "))
 	for _, n := range r.Notes {
 		line("", "%s: %s", n.Name, n.Note)
+	}
+	if n := r.Spec.Rolling; n > 0 {
+		line("rolling", "mean and deviation of a key's last %d records; %s had fewer behind them, and are used as they are", n, plural(r.Rows.Warming, "row"))
 	}
 	if r.Model != nil {
 		r.writeModel(line)
@@ -165,9 +165,9 @@ func (r *Report) writeModel(line func(label, format string, args ...any)) {
 	if len(r.Worst) > 0 && len(r.Layers) > 0 {
 		parts := make([]string, len(r.Worst))
 		for i, f := range r.Worst {
-			parts[i] = fmt.Sprintf("%s %.0f%%", f.Field, 100*f.Unexplained)
+			parts[i] = fmt.Sprintf("%.0f%% of %s", 100*f.Unexplained, f.Field)
 		}
-		line("unexplained", "of the variance of %s: the network rebuilds these worst", strings.Join(parts, ", "))
+		line("unexplained", "%s: variance that the network does not rebuild", strings.Join(parts, ", "))
 	}
 	r.writeScores(line)
 	r.writeRhythm(line)

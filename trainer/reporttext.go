@@ -18,11 +18,13 @@ func (r *Report) writeTime(line func(label, format string, args ...any)) {
 	if r.Spec.Time != nil {
 		by = "field " + r.Spec.Time.Field
 	}
-	rate := ""
+	rate := "how many records a day is not known"
 	if r.RecordsPerDay > 0 {
-		rate = fmt.Sprintf(": %s records a day", round2(r.RecordsPerDay))
+		rate = round2(r.RecordsPerDay) + " records a day"
+	} else if r.Spec.Time == nil {
+		rate += "; where a field has the event time, --time FIELD takes it"
 	}
-	line("time", "%s to %s UTC by %s%s", minute(r.Span.From), minute(r.Span.To), by, rate)
+	line("time", "%s to %s UTC by %s: %s", minute(r.Span.From), minute(r.Span.To), by, rate)
 	parts := len(r.Timeline)
 	if parts == 0 {
 		return
@@ -123,7 +125,11 @@ func (r *Report) writeScores(line func(label, format string, args ...any)) {
 	if !marked && bars != nil {
 		line("", "  threshold %.4g, above all of them", r.Threshold)
 	}
-	line("", "%s of the history scores far out, above %.4g", ShareText(r.Suspicious), r.Model.FarOut())
+	farOut := "none"
+	if r.Suspicious > 0 {
+		farOut = ShareText(r.Suspicious)
+	}
+	line("", "%s of the history scores far out, above %.4g", farOut, r.Model.FarOut())
 }
 
 // ShareText is a share in percent with three digits, without exponents: 0.001%.

@@ -282,11 +282,11 @@ func (c *scaled) note(s *Summary) string {
 		return strconv.FormatFloat(v, 'g', 6, 64)
 	}; {
 	case c.Constant && c.Clipped > 0:
-		return fmt.Sprintf("constant %s in all but %d rows; any other value adds at most %d to the residual", raw(c.Centre), c.Clipped, movedConstant)
+		return fmt.Sprintf("constant %s in all but %s; any other value adds at most %d to the residual", raw(c.Centre), plural(c.Clipped, "row"), movedConstant)
 	case c.Constant:
 		return fmt.Sprintf("constant %s; any other value adds at most %d to the residual", raw(c.Centre), movedConstant)
 	case c.Clipped > 0:
-		return fmt.Sprintf("extreme values: %d rows outside %s to %s (found: %s to %s), clipped there", c.Clipped, raw(c.Lo), raw(c.Hi), raw(s.Min), raw(s.Max))
+		return fmt.Sprintf("extreme values: %s outside %s to %s (found: %s to %s), clipped there", plural(c.Clipped, "row"), raw(c.Lo), raw(c.Hi), raw(s.Min), raw(s.Max))
 	case s.Missing > 0:
 		return fmt.Sprintf("missing in %d of %d rows, taken as the imputed value", s.Missing, s.Missing+s.Count)
 	}

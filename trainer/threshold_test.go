@@ -208,6 +208,11 @@ func TestReportWords(t *testing.T) {
 				Sample: &model.Sample{Rows: 20_000, Anomalies: 100, Recall: .91, RecallLow: .836, RecallTop: .958, Precision: .8, Above: 114}}
 			r.Judgement = &Judgement{Labelled: 20_000}
 		},
+		// Notes stand below the features, whatever comes between; one of a thing is no plural; a topic filled at once has no rate.
+		"rolling": func(r *Report) {
+			r.Spec.Rolling, r.Spec.Time, r.Rows.Warming, r.Ranges = 10, nil, 54, r.Ranges[:1]
+			r.Columns, r.Timeline, r.RecordsPerDay, r.Span.RecordsPerDay, r.Suspicious = r.Columns[:1], nil, 0, 0, 0
+		},
 		"highest": func(r *Report) {
 			r.Choice = model.ThresholdChoice{Method: model.ByQuantile, High: 1.84e-4, Rows: 20_000}
 			r.Threshold, r.Judgement = 8, &Judgement{Labelled: 20_000, Positives: 0}

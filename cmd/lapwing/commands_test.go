@@ -105,7 +105,7 @@ func TestCommandsFromHistoryToScores(t *testing.T) {
 	b.ok("models move cars@north 1 --new-alias")
 	b.ok("models move cars@north 2")
 	b.has(b.ok("models rollback cars"), "cars@live means version 1 now")
-	b.has(b.ok("models show cars"), "0 → 1", "1 → 2", "tested", "2 → 1")
+	b.has(b.ok("models show cars"), "live → 1 by", "1 → 2", "tested", "2 → 1")
 	b.ok("models export cars --to cars.onnx")
 	b.ok("models export cars/1 --to pruned.onnx --outputs score")
 	if whole, pruned := size(t, "cars.onnx"), size(t, "pruned.onnx"); pruned >= whole {

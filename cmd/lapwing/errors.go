@@ -50,6 +50,24 @@ func usage(what, where, next string) error {
 	return &fault{what: what, where: where, next: next, code: exitUsage}
 }
 
+// mistypedError is what a room refuses before anything was tried: exit code 2, as for a flag that is no flag.
+type mistypedError struct{ error }
+
+func (e mistypedError) Unwrap() error { return e.error }
+
+func mistyped(err error) error {
+	if err == nil {
+		return nil
+	}
+	return mistypedError{err}
+}
+
+// parseRef reads NAME, NAME/VERSION or NAME@ALIAS from the command line.
+func parseRef(text string) (registry.Ref, error) {
+	ref, err := registry.ParseRef(text)
+	return ref, mistyped(err)
+}
+
 // faults are several at once, under one heading.
 type faults struct {
 	what string // "lapwing.yaml: 3 faults"
@@ -292,6 +310,10 @@ func exitCode(err error) int {
 	var several *faults
 	if errors.As(err, &several) && several.code != 0 {
 		return several.code
+	}
+	var typed mistypedError
+	if errors.As(err, &typed) {
+		return exitUsage
 	}
 	if errors.Is(err, registry.ErrOvertaken) {
 		return exitOvertaken

@@ -283,7 +283,7 @@ func openFile(name string, o events.FileOptions) (*events.File, error) {
 func (r *loadResult) nothing(files []string) error {
 	f := &fault{what: "nothing was sent: the input has no rows", where: strings.Join(files, ", "), next: "check the file; lapwing load --help has examples"}
 	if r.Rows > 0 {
-		f.what = fmt.Sprintf("nothing was sent: all of %s rows were rejected", count(r.Rows))
+		f.what = fmt.Sprintf("nothing was sent: %s read, all rejected", counted(r.Rows, "row"))
 		for _, reason := range r.reasons() {
 			if ex := r.Examples[reason]; len(ex) > 0 {
 				f.where = ex[0].At + ": " + ex[0].Detail
@@ -291,6 +291,9 @@ func (r *loadResult) nothing(files []string) error {
 			}
 		}
 		f.next = "check --format, --delimiter and --encoding"
+		if r.reasons()[0] == events.ReasonTime {
+			f.next = "check --time, --time-unit and --time-layout"
+		}
 	}
 	return f
 }
@@ -306,8 +309,8 @@ func (r *loadResult) reasons() []string {
 }
 
 func (a *app) loadSummary(r *loadResult) {
-	a.printf("%s rows read, %s sent to topic %s (%d partitions) in %s\n", count(r.Rows), a.term.paint(bold, count(r.Sent)), clean(r.Topic),
-		r.Partitions, seconds(time.Duration(r.Seconds*float64(time.Second))))
+	a.printf("%s read, %s sent to topic %s (%s) in %s\n", counted(r.Rows, "row"), a.term.paint(bold, count(r.Sent)), clean(r.Topic),
+		counted(r.Partitions, "partition"), seconds(time.Duration(r.Seconds*float64(time.Second))))
 	for _, reason := range r.reasons() {
 		a.printf("%s rejected: %s\n", a.term.paint(yellow, count(r.Rejected[reason])), clean(reason))
 		for _, x := range r.Examples[reason] {

@@ -169,7 +169,7 @@ within about a second. The version that it meant before is what rollback goes ba
   lapwing models move cars@canary 4`,
 		Args: args(2, 2, "NAME@ALIAS and a version"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ref, err := registry.ParseRef(args[0])
+			ref, err := parseRef(args[0])
 			if err != nil {
 				return err
 			}
@@ -235,7 +235,7 @@ changes over between two batches, within about a second.`,
   lapwing models rollback cars@canary --why "too many alerts"`,
 		Args: args(1, 1, "the name of a model"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ref, err := registry.ParseRef(args[0])
+			ref, err := parseRef(args[0])
 			if err != nil {
 				return err
 			}
@@ -348,7 +348,7 @@ a file is for other programs, and cannot be imported again.`,
 			if err := required(cmd, "to"); err != nil {
 				return err
 			}
-			ref, err := registry.ParseRef(args[0])
+			ref, err := parseRef(args[0])
 			if err != nil {
 				return err
 			}

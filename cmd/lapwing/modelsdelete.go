@@ -47,7 +47,7 @@ It asks before it deletes. A script, which nobody watches, says --yes.`,
 func versionRefs(cmd *cobra.Command, words []string) ([]registry.Ref, error) {
 	var refs []registry.Ref
 	for _, word := range words {
-		ref, err := registry.ParseRef(word)
+		ref, err := parseRef(word)
 		if err != nil {
 			return nil, err
 		}

@@ -40,7 +40,7 @@ everything but the scores is compared, and it says so.`,
 			var refs [2]registry.Ref
 			for i := range refs {
 				var err error
-				if refs[i], err = registry.ParseRef(args[i]); err != nil {
+				if refs[i], err = parseRef(args[i]); err != nil {
 					return err
 				}
 			}
@@ -146,8 +146,11 @@ func (a *app) agreement(ctx context.Context, client *stream.Client, sides [2]dif
 	return g, from, "", err
 }
 
-// diffWidth is how many cells a model's column takes.
-const diffWidth = 30
+// Cells that the names and a model's column take.
+const (
+	diffNames = 26
+	diffWidth = 30
+)
 
 // diffLine prints one thing as both models have it; an asterisk where they differ.
 func (a *app) diffLine(label, x, y string) {
@@ -155,7 +158,7 @@ func (a *app) diffLine(label, x, y string) {
 	if x != y {
 		mark = a.term.paint(yellow, "* ")
 	}
-	a.printf("%s%s\n", mark, strings.TrimRight(pad(clean(label), 24)+" "+pad(clean(x), diffWidth)+" "+clean(y), " "))
+	a.printf("%s%s\n", mark, strings.TrimRight(pad(clean(label), diffNames)+" "+pad(clean(x), diffWidth)+" "+clean(y), " "))
 }
 
 // shownPair prints a pair whose sides may be absent.
@@ -171,7 +174,7 @@ func shownPair[T any](a *app, label string, p model.Pair[T], text func(T) string
 
 func (a *app) showComparison(sides [2]diffSide, c *model.Comparison) {
 	itself := func(s string) string { return s }
-	a.printf("  %s\n", strings.TrimRight(pad("", 24)+" "+pad(a.term.paint(bold, sides[0].manifest.String()), diffWidth)+" "+a.term.paint(bold, sides[1].manifest.String()), " "))
+	a.printf("  %s\n", strings.TrimRight(pad("", diffNames)+" "+pad(a.term.paint(bold, sides[0].manifest.String()), diffWidth)+" "+a.term.paint(bold, sides[1].manifest.String()), " "))
 	a.diffLine("published", sides[0].manifest.Created.UTC().Format("2006-01-02 15:04"), sides[1].manifest.Created.UTC().Format("2006-01-02 15:04"))
 	a.diffLine("digest", sides[0].manifest.Digest[:16], sides[1].manifest.Digest[:16])
 	shownPair(a, "topic", c.Topic, itself)
@@ -207,7 +210,7 @@ func (a *app) showComparison(sides [2]diffSide, c *model.Comparison) {
 		shownPair(a, p.Name, p, itself)
 	}
 	if len(c.Ranges) > 0 {
-		a.diffHead("data", "from the least to the greatest value, where they differ")
+		a.diffHead("data", "where usual values lie, where that differs")
 	}
 	for _, p := range c.Ranges {
 		shownPair(a, p.Name, p, func(r model.Range) string {
@@ -248,15 +251,21 @@ func (a *app) showAgreement(sides [2]diffSide, g *server.Agreement, topic string
 	if g.Warming > 0 {
 		line("", "%s scored without all the records that rolling features look back on: a sample leaves those out", count(g.Warming))
 	}
-	if g.Correlation != nil {
+	switch {
+	case g.Scored == 0:
+		line("ranks", "nothing to compare: no record is scored by both")
+	case g.Correlation != nil:
 		line("ranks", "correlation %.3f (1: both rank the records alike; 0: the one says nothing of the other)", *g.Correlation)
-	} else {
+	default:
 		line("ranks", "no correlation: one of them gives every record the same score")
 	}
 	share := func(n int) string {
-		return fmt.Sprintf("%s (%s)", count(n), sharePercent(float64(n)/float64(max(g.Records, 1))))
+		return fmt.Sprintf("%s (%s)", count(n), trainer.ShareText(float64(n)/float64(max(g.Records, 1))))
 	}
 	line("anomalies", "%s by %s, %s by %s, %s by both", share(g.FlaggedA), names[0], share(g.FlaggedB), names[1], share(g.FlaggedBoth))
+	if g.Scored == 0 {
+		return
+	}
 	if len(g.Most) == 0 {
 		line("differ most", "nowhere: every record has the same percentile in both")
 		return
@@ -265,7 +274,7 @@ func (a *app) showAgreement(sides [2]diffSide, g *server.Agreement, topic string
 	keyed := slices.ContainsFunc(g.Most, func(d server.Disagreement) bool { return d.Key != "" })
 	a.printf("  %9s %12s  %-28s %-28s%s\n", "partition", "offset", names[0], names[1], map[bool]string{true: " key"}[keyed])
 	verdict := func(v server.Verdict) string {
-		text := fmt.Sprintf("%s (%.4g %%)", fourDigits(float64(v.Score)), v.Percentile)
+		text := fmt.Sprintf("%s (%.4g%%)", fourDigits(float64(v.Score)), v.Percentile)
 		if v.Anomaly {
 			text += " anomaly"
 		}

@@ -36,6 +36,9 @@ func TestModelsDiffText(t *testing.T) {
 		},
 	}, "cars")
 	app.showAgreement(sides, &server.Agreement{Records: 3, Scored: 3}, "cars")
+	app.showAgreement(sides, &server.Agreement{Records: 3, NotScoredA: map[string]int{"no_features": 3}}, "cars")
+	same := model.Compare(a, a)
+	app.showComparison([2]diffSide{sides[0], sides[0]}, &same)
 	golden(t, "models_diff.golden", out.Bytes())
 }
 
@@ -45,7 +48,7 @@ func TestModelsDiff(t *testing.T) {
 	b.ok("train --topic cars --model cars --layers 4 --epochs 1")
 	b.ok("train --topic cars --model cars --layers 6,3,6 --epochs 3 --exclude speed --alias canary")
 	text := b.ok("models diff cars@live cars@canary")
-	b.has(text, "cars/1", "cars/2", "\n* network                  4                              6-3-6\n", "\n* speed                    number", "\nsample      1,000 records of topic cars, spread evenly; 1,000 scored by both\n", "\nranks       correlation 0.", "\ndiffer most ")
+	b.has(text, "cars/1", "cars/2", "\n* network                    4                              6-3-6\n", "\n* speed                      number", "\nsample      1,000 records of topic cars, spread evenly; 1,000 scored by both\n", "\nranks       correlation 0.", "\ndiffer most ")
 	got := b.object("models diff cars/1 cars/2 --sample 300 --json")
 	sample := got["sample"].(map[string]any)
 	if sample["records"] != 300.0 || sample["scored"] != 300.0 || got["sample_topic"] != "cars" || got["a_name"] != "cars/1" || len(sample["most_different"].([]any)) != 5 {

@@ -28,7 +28,7 @@ of an alias.`,
   lapwing models show cars@canary --json`,
 		Args: args(1, 1, "the name of a model"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ref, err := registry.ParseRef(args[0])
+			ref, err := parseRef(args[0])
 			if err != nil {
 				return err
 			}
@@ -95,7 +95,11 @@ func (a *app) showEntry(it *registry.Entry) {
 			if move.Why != "" {
 				why = ": " + move.Why
 			}
-			a.printf("  %s  %s %d → %d by %s%s\n", move.When.UTC().Format("2006-01-02 15:04"), name, move.From, move.To, clean(move.Who), clean(why))
+			from := ""
+			if move.From > 0 {
+				from = strconv.Itoa(move.From) + " "
+			}
+			a.printf("  %s  %s %s→ %d by %s%s\n", move.When.UTC().Format("2006-01-02 15:04"), name, from, move.To, clean(move.Who), clean(why))
 		}
 	}
 	a.printf("\n")
@@ -277,7 +281,7 @@ func scoreTable(m *model.Model) []model.Quantile {
 func describeScores(m *model.Model, line func(label, format string, args ...any)) {
 	var heads, scores string
 	for _, q := range scoreTable(m) {
-		head := strconv.FormatFloat(100*q.P, 'g', 6, 64) + " %"
+		head := strconv.FormatFloat(100*q.P, 'g', 6, 64) + "%"
 		if q.P == 1 {
 			head = "highest"
 		}
@@ -298,9 +302,6 @@ func describeScores(m *model.Model, line func(label, format string, args ...any)
 		line("", "%s", text)
 	}
 }
-
-// sharePercent writes a share as percent with three digits.
-func sharePercent(share float64) string { return strconv.FormatFloat(100*share, 'g', 3, 64) + " %" }
 
 // notesByKind are the columns by what was done to them.
 func notesByKind(m *model.Model) map[model.NoteKind][]model.ColumnNote {

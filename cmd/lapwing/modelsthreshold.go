@@ -48,7 +48,7 @@ running scorer takes it at once; a version that is named by its number moves no 
   lapwing models threshold cars --labels week.csv --label fault --goal recall=90%`,
 		Args: args(1, 1, "the name of a model"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ref, err := registry.ParseRef(args[0])
+			ref, err := parseRef(args[0])
 			if err != nil {
 				return err
 			}

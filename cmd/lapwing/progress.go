@@ -64,7 +64,7 @@ func left(r trainer.Progress) string {
 
 // finish turns the running stage into a line that stays.
 func (p *progress) finish() {
-	if p.stage == "" {
+	if p.stage == "" || p.stage == "trim" && p.last.Records == 0 { // a single column is not trimmed
 		return
 	}
 	text := p.text(p.last) + "  in " + seconds(time.Since(p.begun))

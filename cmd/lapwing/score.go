@@ -45,11 +45,11 @@ With --topic the end is fixed at the start, records come partition by partition 
 their offsets, and no offset is committed anywhere. --from, --until, --last and --partitions choose
 by the records' Kafka timestamps; without them all of the topic is scored.
 
---to takes - for standard output, a file (a path with a slash, or a name ending in .jsonl or
-.json), or else a topic, which is created if it is absent. The scores of a topic's records go to
-standard output where --to is left out, and in a topic they keep partition, key and timestamp.`,
+Scores go to standard output, or to what --to names: a file (a path with a slash, or a name ending
+in .jsonl or .json), or else a topic, which is created if it is absent. There the scores of
+a topic's records keep partition, key and timestamp.`,
 		Example: `  lapwing score today.csv --model cars --to scores.jsonl
-  lapwing score today.csv --model cars/3 --to - | head
+  lapwing score today.csv --model cars/3 | head
   lapwing score --topic cars --from 2026-11-01 --until 2026-11-08 --model cars/3 --to november.jsonl
   lapwing score --topic cars --model cars --last 1h --where 'event.speed > 0' --to cars.jsonl
   zcat big.jsonl.gz | lapwing score - --format jsonl --model cars@canary --to cars.rescored`,
@@ -64,7 +64,7 @@ standard output where --to is left out, and in a topic they keep partition, key 
 	f := cmd.Flags()
 	f.StringVar(&o.model, "model", "", "`NAME[@ALIAS|/VERSION]` of the model, required; without either, its alias live")
 	f.StringVar(&o.topic, "topic", "", "score the records of `TOPIC` in place of files")
-	f.StringVar(&o.to, "to", "", "scores go to `FILE|TOPIC|-`; required for files; empty with --topic: -")
+	f.StringVar(&o.to, "to", "", "scores go to `FILE|TOPIC|-`; -, or nothing: standard output")
 	f.StringVar(&o.contributions, "contributions", "anomalies", "which scores carry the features that contributed most, `anomalies|all`")
 	addSelectionFlags(f, &o.Selection)
 	addFileFlags(f, &o.file, &o.delimiter)
@@ -88,20 +88,20 @@ func (a *app) score(cmd *cobra.Command, files []string, o *scoreFlags) error {
 	if o.contributions != server.ContributionsAll && o.contributions != server.ContributionsAnomalies {
 		return usage(fmt.Sprintf("--contributions is %q", o.contributions), "", "anomalies or all")
 	}
-	if o.topic != "" && o.to == "" {
+	if o.to == "" {
 		o.to = "-"
 	}
 	if err := notIntoItself(o); err != nil {
 		return err
 	}
 	if err := o.Selection.Validate(); err != nil {
-		return err
+		return mistyped(err)
 	}
 	where, err := o.where()
 	if err != nil {
 		return err
 	}
-	ref, err := registry.ParseRef(o.model)
+	ref, err := parseRef(o.model)
 	if err != nil {
 		return err
 	}
@@ -395,9 +395,17 @@ func (r *scoreResult) MarshalJSON() ([]byte, error) {
 	})
 }
 
+// anomalies counts them in words.
+func anomalies(n int64) string {
+	if n == 1 {
+		return "1 anomaly"
+	}
+	return count(n) + " anomalies"
+}
+
 func (r *scoreResult) write(w io.Writer, t *terminal) {
-	fmt.Fprintf(w, "%s rows read, %s scored with %s, %s anomalies, in %s\n", count(r.Records), t.paint(bold, count(r.Scored)), r.Model,
-		t.paint(red, count(r.Anomalies)), seconds(time.Duration(r.Seconds*float64(time.Second))))
+	fmt.Fprintf(w, "%s read, %s scored with %s, %s, in %s\n", counted(r.Records, "row"), t.paint(bold, count(r.Scored)), r.Model,
+		t.paint(red, anomalies(r.Anomalies)), seconds(time.Duration(r.Seconds*float64(time.Second))))
 	for _, reason := range slices.Sorted(maps.Keys(r.Rejected)) {
 		fmt.Fprintf(w, "%s rejected: %s\n", t.paint(yellow, count(r.Rejected[reason])), clean(reason))
 		for _, x := range r.Examples[reason] {

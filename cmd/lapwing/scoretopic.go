@@ -27,7 +27,7 @@ func checkScoreInput(cmd *cobra.Command, files []string, o *scoreFlags) error {
 				return usage("--"+name+" chooses from a topic, and files are given", strings.Join(files, ", "), "give --topic TOPIC in place of the files, or leave --"+name+" out")
 			}
 		}
-		return required(cmd, "model", "to")
+		return required(cmd, "model")
 	}
 	if len(files) > 0 {
 		return usage("files and a topic are given", strings.Join(files, ", ")+", --topic "+o.topic, "score one after the other")

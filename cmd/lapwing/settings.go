@@ -50,12 +50,12 @@ type TrainConfig struct {
 	MaxRejected     Share   `yaml:"max_rejected" default:"5%" min:"0" max:"1" unit:"share" doc:"training stops when more of the records than this cannot be read"`
 	AllowLoss       Share   `yaml:"allow_loss" default:"5%" min:"0" max:"1" unit:"share" doc:"training stops when retention deletes more of the history than this while it is read"`
 	MinRows         int     `yaml:"min_rows" default:"100" min:"1" unit:"rows" doc:"fewest usable rows to train on"`
-	AlarmRate       float64 `yaml:"alarm_rate" default:"1e-4" min:"0" max:"0.5" unit:"share" doc:"share of the history that may lie above the threshold"`
+	AlarmRate       Share   `yaml:"alarm_rate" default:"0.01%" min:"0" max:"0.5" unit:"share" doc:"share of the history that may lie above the threshold"`
 	AlarmsPerDay    float64 `yaml:"alarms_per_day" default:"0" min:"0" max:"1e11" unit:"alarms" doc:"scores above the threshold a day, at the history's own records a day, in place of alarm_rate; 0: alarm_rate"`
 	ThresholdMethod string  `yaml:"threshold_method" default:"quantile" oneof:"quantile|pot|label" doc:"how the threshold is chosen: a quantile of the history's scores, a fit of their tail (peaks over threshold), or the labels of --label"`
 	ThresholdGoal   string  `yaml:"threshold_goal" default:"f1" unit:"f1|recall=SHARE|precision=SHARE" doc:"what a threshold by label shall reach"`
 	Detector        string  `yaml:"detector" default:"blend" oneof:"blend|autoencoder" doc:"blend: distance to prototypes, and whitened error of a narrow autoencoder; autoencoder: the latter alone"`
-	Trim            float64 `yaml:"trim" default:"0.25" min:"0" max:"0.9" unit:"share" doc:"share of the history that is not learned from: the rows that have fewest like them, as faults may be among them; 0 where the history is known to be sound; where columns determine each other at most 5 % are, those that break their relations most"`
+	Trim            Share   `yaml:"trim" default:"25%" min:"0" max:"0.9" unit:"share" doc:"share of the history that is not learned from: the rows that have fewest like them, as faults may be among them; 0 where the history is known to be sound; where columns determine each other at most 5 % are, those that break their relations most"`
 	Layers          []int   `yaml:"layers" default:"" min:"1" unit:"widths" doc:"widths of the hidden layers, the narrow code among them, such as 14,7,14; empty: chosen from the columns"`
 	Rolling         int     `yaml:"rolling" default:"0" min:"0" max:"1000" unit:"records" doc:"adds to every number the mean and the standard deviation of the key's last so many records as features; 0: as the spec says, else none"`
 	RollingKeys     int     `yaml:"rolling_keys" default:"100000" min:"1" unit:"keys" doc:"most keys of a partition whose last records are held for rolling features; the longest unseen goes first; each takes 4 bytes a value and 200 more"`

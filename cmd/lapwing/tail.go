@@ -38,7 +38,12 @@ It runs until it is interrupted, or until --count records were shown.`,
   lapwing tail alerts --from-beginning
   lapwing tail cars -n 5 --from-beginning --json`,
 		Args: args(1, 1, "one of scores, alerts or the name of a topic"),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.tail(cmd, args[0], &o) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.count < 0 {
+				return usage(fmt.Sprintf("--count is %d", o.count), "", "give a number of records, or 0 to go on until interrupted")
+			}
+			return a.tail(cmd, args[0], &o)
+		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.topic, "topic", "", "input topic `T` whose scores or alerts are meant")
