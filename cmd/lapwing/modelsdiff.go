@@ -251,6 +251,9 @@ func (a *app) showAgreement(sides [2]diffSide, g *server.Agreement, topic string
 	if g.Warming > 0 {
 		line("", "%s scored without all the records that rolling features look back on: a sample leaves those out", count(g.Warming))
 	}
+	if sides[0].model.Spec.Rolling > 0 || sides[1].model.Spec.Rolling > 0 {
+		line("", "rolling features look back over the sample alone: where it leaves records out, scores here are not those of serve, and more of them are anomalies")
+	}
 	switch {
 	case g.Scored == 0:
 		line("ranks", "nothing to compare: no record is scored by both")

@@ -35,7 +35,9 @@ func TestModelsDiffText(t *testing.T) {
 			{Topic: "cars", Partition: 0, Offset: 8, A: server.Verdict{Score: 4, Percentile: 99.5, Anomaly: true}, B: server.Verdict{Score: .5, Percentile: 12}},
 		},
 	}, "cars")
+	b.Spec.Rolling = 10
 	app.showAgreement(sides, &server.Agreement{Records: 3, Scored: 3}, "cars")
+	b.Spec.Rolling = 0
 	app.showAgreement(sides, &server.Agreement{Records: 3, NotScoredA: map[string]int{"no_features": 3}}, "cars")
 	same := model.Compare(a, a)
 	app.showComparison([2]diffSide{sides[0], sides[0]}, &same)
