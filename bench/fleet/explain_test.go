@@ -91,9 +91,8 @@ func TestTheFaultySensorsGroupIsNamedFirst(t *testing.T) {
 		least int // alerts
 		set   func(*trainer.Options)
 	}{
-		// Trimming and the prototypes give up most of what a broken relation shows, where the history is sound; see docs/train.md.
-		{"default", 8, func(*trainer.Options) {}},
-		{"as the demo", 30, func(o *trainer.Options) { o.Detector, o.Trim = trainer.DetectorAutoencoder, 0 }},
+		{"default", 30, func(*trainer.Options) {}},
+		{"autoencoder alone", 30, func(o *trainer.Options) { o.Detector, o.Trim = trainer.DetectorAutoencoder, 0 }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			explain(t, trainOn(t, history, tt.set), live, episodes, tt.least)
