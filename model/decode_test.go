@@ -439,11 +439,11 @@ func TestDecodeTakesUnknownLineage(t *testing.T) {
 		return text
 	}
 	for name, text := range map[string]string{
-		"last":        lineage(`"topic":"cars"`, `"topic":"cars","span":{"from":1,"to":[2,{"a":null}]}`),
+		"last":        lineage(`"topic":"cars"`, `"topic":"cars","era":{"from":1,"to":[2,{"a":null}]}`),
 		"first":       lineage(`{"cluster"`, `{"a":[],"cluster"`),
 		"in rows":     lineage(`"used":97`, `"used":97,"sampled":5`),
 		"in the list": lineage(`"records":98`, `"records":98,"deleted":true`),
-		"at the end":  want[:len(want)-1] + `,"parts":{"trim":200}}`,
+		"at the end":  want[:len(want)-1] + `,"stages":{"trim":200}}`,
 	} {
 		m, err := change(t, func(f *pb.ModelProto) { setMeta(f, keyLineage, text) })
 		if err != nil {
