@@ -27,7 +27,7 @@ demo: ## everything on this machine, in under a minute: broker, training, hot sw
 lint: build/py/.ready ## gofmt, vet, staticcheck, hadolint
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt wants to change:"; echo "$$out"; exit 1; }
 	@$(GO) vet ./...
-	@$(GO) vet -tags e2e ./cmd/lapwing
+	@$(GO) vet -tags e2e ./cmd/lapwing ./stream
 	@$(STATICCHECK) ./...
 	@if [ -x build/py/bin/hadolint ]; then build/py/bin/hadolint docker/Dockerfile; fi
 
@@ -60,7 +60,7 @@ arm64: ## cross-compile for linux arm64 with Debian's gcc-aarch64-linux-gnu
 	@CGO_ENABLED=1 GOOS=linux GOARCH=arm64 CC=aarch64-linux-gnu-gcc $(GO) build -o bin/lapwing-arm64 ./cmd/lapwing
 
 kafka-test: build ## end-to-end tests and the suite of stream against one real Apache Kafka broker from Maven artifacts (needs java, mvn)
-	@bench/kafka/with-kafka $(GO) test -count=1 -timeout 10m ./stream
+	@bench/kafka/with-kafka $(GO) test -tags e2e -count=1 -timeout 10m ./stream
 	@bench/kafka/with-kafka $(GO) test -tags e2e -count=1 -timeout 10m -run RealKafka ./cmd/lapwing
 
 soak: build ## train on 50 million records of real Kafka within 1 GiB: about 20 GB of disk and an hour (needs java, mvn)
