@@ -266,10 +266,11 @@ type score struct {
 	Anomaly    bool     `json:"anomaly"`
 	Status     string   `json:"status"`
 	Top        []struct {
-		Feature  string  `json:"feature"`
-		Value    any     `json:"value"`
-		Expected any     `json:"expected"`
-		Share    float64 `json:"share"`
+		Feature  string    `json:"feature"`
+		Value    any       `json:"value"`
+		Expected any       `json:"expected"`
+		Usual    []float64 `json:"usual"` // least and greatest; absent for a category
+		Share    float64   `json:"share"`
 	} `json:"top"`
 }
 
