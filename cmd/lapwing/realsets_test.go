@@ -336,7 +336,7 @@ type trained struct {
 
 // wholeWay loads both files (one topic where they are the same), trains on history, serves live, and holds that every record has its end
 // and every score is ONNX Runtime's. It gives the area under the ROC curve of the scores of live's rows.
-func (f *flow) wholeWay(history, live *dataset, model string) (auc float64) {
+func (f *flow) wholeWay(history, live *dataset, model string, flags ...string) (auc float64) {
 	f.t.Helper()
 	past, topic := "live"+f.suffix, "live"+f.suffix
 	f.load(live, topic)
@@ -346,7 +346,7 @@ func (f *flow) wholeWay(history, live *dataset, model string) (auc float64) {
 	}
 	was := f.mess(history, past)
 	var made trained
-	args := []string{"train", "--topic", past, "--model", model, "--json"}
+	args := append([]string{"train", "--topic", past, "--model", model, "--json"}, flags...)
 	for flag, value := range map[string]string{"--key": live.key, "--time": live.time, "--exclude": strings.Join(live.exclude, ",")} {
 		if value != "" {
 			args = append(args, flag, value)
@@ -565,14 +565,25 @@ func generatedMess(t *testing.T) *dataset {
 	return d
 }
 
-// A generated file with the same mess goes the same way where no public set is at hand. Its faults stay within the usual ranges
-// and break one relation among unrelated fields, which the default detector sees less well than an autoencoder alone
-// (docs/train.md): what is asked here is that nothing on the way loses what it does see.
+// relationAlone is what docs/train.md advises where a fault breaks a relation of few columns among many unrelated ones,
+// as those of generatedMess do, within all usual ranges.
+var relationAlone = []string{"--detector", "autoencoder", "--trim", "0"}
+
+// A generated file with the same mess goes the same way where no public set is at hand. The default detector ranks its
+// faults less well than an autoencoder alone (measured: .73 and .89), as docs/train.md says; both bounds hold that page.
 func TestGeneratedInput(t *testing.T) {
 	d := generatedMess(t)
-	if auc := embedded(t).wholeWay(d, d, "mess"); !(auc >= .68) {
-		t.Errorf("area under the ROC curve %.3f, want at least .68", auc)
-	} else {
-		t.Logf("area under the ROC curve %.3f", auc)
+	for _, c := range []struct {
+		name  string
+		flags []string
+		least float64
+	}{{"relation alone", relationAlone, .8}, {"default", nil, .68}} {
+		t.Run(c.name, func(t *testing.T) {
+			if auc := embedded(t).wholeWay(d, d, "mess", c.flags...); !(auc >= c.least) {
+				t.Errorf("area under the ROC curve %.3f, want at least %v", auc, c.least)
+			} else {
+				t.Logf("area under the ROC curve %.3f", auc)
+			}
+		})
 	}
 }
