@@ -4,9 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/user"
@@ -100,24 +98,7 @@ func (r *Registry) read(ctx context.Context) (*index, error) {
 }
 
 func (r *Registry) eachRecord(ctx context.Context, ranges []stream.Range, do func(stream.Record)) error {
-	h, err := r.client.ReadRanges(ctx, r.o.Topic, ranges, stream.HistoryOptions{})
-	if err != nil {
-		return err
-	}
-	defer h.Close()
-	for {
-		b, err := h.Next(ctx)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		for i := range b.Records {
-			do(b.Records[i])
-		}
-		b.Release()
-	}
+	return r.client.EachRecord(ctx, r.o.Topic, ranges, func(rec stream.Record) error { do(rec); return nil })
 }
 
 // load fetches the parts of m again and checks the digest: only that makes a model whole.

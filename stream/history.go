@@ -450,3 +450,29 @@ func (r *rangeReader) reassign(p *part) error {
 	}
 	return r.k.IncrementalAssign(at)
 }
+
+// EachRecord reads ranges to their end and hands out every record, those of one partition in order. A record's bytes are its
+// batch's: what is kept has to be copied. It ends with the first error of do.
+func (c *Client) EachRecord(ctx context.Context, topic string, ranges []Range, do func(Record) error) error {
+	h, err := c.ReadRanges(ctx, topic, ranges, HistoryOptions{})
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	for {
+		b, err := h.Next(ctx)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for i := range b.Records {
+			if err := do(b.Records[i]); err != nil {
+				b.Release()
+				return err
+			}
+		}
+		b.Release()
+	}
+}

@@ -1,9 +1,8 @@
 package stream
 
 import (
+	"bytes"
 	"context"
-	"errors"
-	"io"
 	"slices"
 )
 
@@ -53,20 +52,21 @@ func (c *Client) spreadPick(ctx context.Context, topic string, ranges []Range, n
 	}
 	parts := map[int32]*thinned{}
 	step := 1
-	err := c.eachRecord(ctx, topic, ranges, func(r Record) {
+	err := c.EachRecord(ctx, topic, ranges, func(r Record) error {
 		p := parts[r.Partition]
 		if p == nil {
 			p = &thinned{step: 1}
 			parts[r.Partition] = p
 		}
 		if p.seen%p.step == 0 {
-			p.kept = append(p.kept, r)
+			p.kept = append(p.kept, kept(r))
 		}
 		p.seen++
 		if len(p.kept) > 2*n {
 			p.kept, p.step = everyNth(p.kept, 2), 2*p.step
 			step = max(step, p.step)
 		}
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -112,11 +112,12 @@ func (c *Client) spreadRuns(ctx context.Context, topic string, ranges []Range, n
 			runs = append(runs, Range{Partition: r.Partition, From: from, To: min(from+want*spreadHoles, r.From+size*(round+1)/spreadRounds)})
 			left[r.Partition] = want
 		}
-		if err := c.eachRecord(ctx, topic, runs, func(r Record) {
+		if err := c.EachRecord(ctx, topic, runs, func(r Record) error {
 			if left[r.Partition] > 0 {
 				left[r.Partition]--
-				picked = append(picked, r)
+				picked = append(picked, kept(r))
 			}
+			return nil
 		}); err != nil {
 			return nil, err
 		}
@@ -124,24 +125,8 @@ func (c *Client) spreadRuns(ctx context.Context, topic string, ranges []Range, n
 	return picked, nil
 }
 
-// eachRecord hands out the records of ranges, those of one partition in order.
-func (c *Client) eachRecord(ctx context.Context, topic string, ranges []Range, do func(Record)) error {
-	h, err := c.ReadRanges(ctx, topic, ranges, HistoryOptions{})
-	if err != nil {
-		return err
-	}
-	defer h.Close()
-	for {
-		b, err := h.Next(ctx)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		for i := range b.Records {
-			do(b.Records[i])
-		}
-		b.Release()
-	}
+// kept is a record that outlives its batch.
+func kept(r Record) Record {
+	r.Key, r.Value = bytes.Clone(r.Key), bytes.Clone(r.Value)
+	return r
 }

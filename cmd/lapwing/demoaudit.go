@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"time"
 
@@ -124,30 +122,6 @@ func (t *tally) dropped() int64 {
 	return n
 }
 
-// readAll hands every record of a topic's ranges to do, with a consumer that knows nothing of the scorer.
-func readAll(ctx context.Context, c *stream.Client, topic string, ranges []stream.Range, do func(stream.Record) error) error {
-	h, err := c.ReadRanges(ctx, topic, ranges, stream.HistoryOptions{})
-	if err != nil {
-		return err
-	}
-	defer h.Close()
-	for {
-		b, err := h.Next(ctx)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		for i := range b.Records {
-			if err := do(b.Records[i]); err != nil {
-				return err
-			}
-		}
-		b.Release()
-	}
-}
-
 // audit reads input, scores and alerts again, and fills in what the summary says of them. began are the end offsets of
 // the first model's history, where the scorer started.
 func (d *demo) audit(ctx context.Context, began []stream.Range, s *demoSummary) error {
@@ -160,7 +134,7 @@ func (d *demo) audit(ctx context.Context, began []stream.Range, s *demoSummary) 
 	if err != nil {
 		return err
 	}
-	err = readAll(ctx, d.client, demoTopic+".scores", scores, func(r stream.Record) error {
+	err = d.client.EachRecord(ctx, demoTopic+".scores", scores, func(r stream.Record) error {
 		var line demoScore
 		if err := json.Unmarshal(r.Value, &line); err != nil {
 			return fmt.Errorf("topic %s, partition %d, offset %d: %w", r.Topic, r.Partition, r.Offset, err)
@@ -193,7 +167,7 @@ func (d *demo) auditAlerts(ctx context.Context, input []stream.Range, s *demoSum
 		offset    int64
 	}
 	var alerts []raised
-	err = readAll(ctx, d.client, demoTopic+".alerts", ranges, func(r stream.Record) error {
+	err = d.client.EachRecord(ctx, demoTopic+".alerts", ranges, func(r stream.Record) error {
 		var line demoScore
 		if r.Value == nil {
 			return nil
@@ -235,7 +209,7 @@ func (d *demo) auditAlerts(ctx context.Context, input []stream.Range, s *demoSum
 		}
 	}
 	var hidden, found int
-	err = readAll(ctx, d.client, demoTopic, input, func(r stream.Record) error {
+	err = d.client.EachRecord(ctx, demoTopic, input, func(r stream.Record) error {
 		if !slices.Contains(wanted[stream.TopicPartition{Topic: demoTopic, Partition: r.Partition}], r.Offset) {
 			return nil
 		}
