@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -20,6 +19,9 @@ type Options struct {
 	Records    int           // records of the topics that are read and scored, count; default 500,000
 	LatencyFor time.Duration // measured time of the latency suite; default 20s
 	Soak       int           // records of the memory suite, count; default 1,000,000
+	Sample     time.Duration // that a subject computes in process in each round; default 100ms
+	Smoke      bool          // only whether results agree with the peers': small counts, no warm-up, no targets; what a peer lacks is an error; default false
+	Peers      string        // folder of the peers that were installed (py, torch, broker, streams); default none: their rows say so
 	Binary     string        // lapwing, for what must run as its own process; default none: such suites are left out
 	Log        io.Writer     // what is being measured, a line each; default none
 }
@@ -33,12 +35,24 @@ func (o Options) WithDefaults() Options {
 	}
 	if o.Rounds == 0 {
 		o.Rounds = 5
+		if o.Smoke {
+			o.Rounds = 1
+		}
 	}
 	if o.Records == 0 {
 		o.Records = 500_000
+		if o.Smoke {
+			o.Records = 5_000
+		}
 	}
 	if o.LatencyFor == 0 {
 		o.LatencyFor = 20 * time.Second
+		if o.Smoke {
+			o.LatencyFor = time.Second
+		}
+	}
+	if o.Sample == 0 {
+		o.Sample = 100 * time.Millisecond
 	}
 	if o.Soak == 0 {
 		o.Soak = 1_000_000
@@ -70,7 +84,10 @@ func (o Options) Validate() error {
 		}
 	}
 	if o.LatencyFor != 0 && o.LatencyFor < time.Second {
-		faults = append(faults, fmt.Errorf("seconds is %v; at least 1s", o.LatencyFor))
+		faults = append(faults, fmt.Errorf("latency for is %v; at least 1s", o.LatencyFor))
+	}
+	if o.Sample != 0 && o.Sample < time.Millisecond {
+		faults = append(faults, fmt.Errorf("sample is %v; at least 1ms", o.Sample))
 	}
 	return errors.Join(faults...)
 }
@@ -93,126 +110,39 @@ func Suites() []Suite {
 	}
 }
 
-// Row is one measured figure.
-type Row struct {
-	Suite   string             `json:"suite"`
-	Case    string             `json:"case"`
-	Subject string             `json:"subject"`
-	Metric  string             `json:"metric"`
-	Value   float64            `json:"value"` // median
-	Unit    string             `json:"unit"`
-	Spread  [2]float64         `json:"spread"`             // least and most
-	Ratio   map[string]float64 `json:"ratio_to,omitempty"` // median of the ratios round by round
-}
-
-// Target is a figure that the project set itself.
-type Target struct {
-	Name   string  `json:"name"`
-	Target float64 `json:"target"`
-	Value  float64 `json:"value"`
-	AtMost bool    `json:"at_most,omitempty"` // the target is an upper bound
-	OK     bool    `json:"ok"`
-}
-
-// Report is what a run found.
-type Report struct {
-	Machine string   `json:"machine"`
-	Rows    []Row    `json:"rows"`
-	Targets []Target `json:"targets"`
-	Notes   []string `json:"notes,omitempty"` // what was left out, and why
-}
-
 // run is one run of the bench.
 type run struct {
 	Options
 	*Report
+	failed []error // of our own subjects: a run that has any fails, once everything is measured
 }
 
-// Run measures what o asks for. A suite whose results do not agree with its peer's fails the run: a fast wrong
-// answer is worth nothing.
+// Run measures what o asks for. A subject that is missing or fails is a row that says so; where it is one of ours, or a
+// suite could not begin, the error says it again, beside the report. Results that do not agree with a peer's end the run:
+// a fast wrong answer is worth nothing.
 func Run(ctx context.Context, o Options) (*Report, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	r := &run{Options: o.WithDefaults(), Report: &Report{Machine: machine()}}
+	start := time.Now()
+	r := &run{Options: o.WithDefaults(), Report: &Report{Machine: machine(), Versions: map[string]string{}, Small: o.Smoke, When: start.UTC().Format(time.RFC3339)}}
 	for _, s := range Suites() {
 		if !slices.Contains(r.Suites, s.Name) {
 			continue
 		}
 		fmt.Fprintf(r.Log, "%s: %s\n", s.Name, s.About)
 		if err := s.run(ctx, r); err != nil {
-			return r.Report, fmt.Errorf("bench %s: %w", s.Name, err)
+			err = fmt.Errorf("bench %s: %w", s.Name, err)
+			if ctx.Err() != nil || errors.Is(err, errDiffers) {
+				return r.Report, err
+			}
+			r.Rows = append(r.Rows, Row{Suite: s.Name, Case: "all of it", Subject: Ours, Role: Ours, Error: err.Error()})
+			r.failed = append(r.failed, err)
 		}
 	}
-	return r.Report, nil
-}
-
-func machine() string {
-	return fmt.Sprintf("%s/%s, %d processors, %s", runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), runtime.Version())
-}
-
-// subject is one side of a comparison.
-type subject struct {
-	name string
-	once func(context.Context) (float64, error)
-}
-
-// compare runs the subjects in turn, Rounds times after one round that warms up and is not counted, and adds a row
-// each. The first is the one that ratios are of.
-func (r *run) compare(ctx context.Context, suite, kase, metric, unit string, subjects ...subject) (map[string]Row, error) {
-	values := make([][]float64, len(subjects))
-	for round := range r.Rounds + 1 {
-		for i, s := range subjects {
-			v, err := s.once(ctx)
-			if err != nil {
-				return nil, fmt.Errorf("%s, %s: %w", kase, s.name, err)
-			}
-			if round > 0 {
-				values[i] = append(values[i], v)
-			}
-		}
+	r.Seconds = time.Since(start).Seconds()
+	if r.Smoke { // figures of so short a run mean nothing
+		r.Targets = nil
 	}
-	rows := map[string]Row{}
-	for i, s := range subjects {
-		row := Row{Suite: suite, Case: kase, Subject: s.name, Metric: metric, Unit: unit, Value: median(values[i]),
-			Spread: [2]float64{slices.Min(values[i]), slices.Max(values[i])}}
-		if i == 0 && len(subjects) > 1 {
-			row.Ratio = map[string]float64{}
-			for j := 1; j < len(subjects); j++ {
-				if strings.HasPrefix(subjects[j].name, s.name) {
-					continue // another figure of our own, not a peer
-				}
-				var ratios []float64
-				for k := range values[0] {
-					ratios = append(ratios, values[0][k]/values[j][k])
-				}
-				row.Ratio[subjects[j].name] = median(ratios)
-			}
-		}
-		rows[s.name] = row
-		r.Rows = append(r.Rows, row)
-	}
-	return rows, nil
-}
-
-// target holds a figure against what was asked.
-func (r *run) target(name string, target, value float64, atMost bool) {
-	ok := value >= target
-	if atMost {
-		ok = value <= target
-	}
-	r.Targets = append(r.Targets, Target{Name: name, Target: target, Value: value, AtMost: atMost, OK: ok})
-}
-
-func (r *run) note(format string, args ...any) {
-	r.Notes = append(r.Notes, fmt.Sprintf(format, args...))
-}
-
-func median(v []float64) float64 {
-	if len(v) == 0 {
-		return 0
-	}
-	v = slices.Clone(v)
-	slices.Sort(v)
-	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
+	return r.Report, errors.Join(r.failed...)
 }

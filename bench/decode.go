@@ -48,7 +48,7 @@ func decodeSuite(ctx context.Context, r *run) error {
 		}
 		for j, name := range names {
 			if want := m[name].(float64); math.Abs(float64(row[j])-want) > 1e-6*math.Abs(want) {
-				return fmt.Errorf("record %d, field %s: %v, encoding/json says %v", i, name, row[j], want)
+				return fmt.Errorf("%w: record %d, field %s: %v, encoding/json says %v", errDiffers, i, name, row[j], want)
 			}
 		}
 	}
@@ -56,8 +56,8 @@ func decodeSuite(ctx context.Context, r *run) error {
 	for _, v := range values {
 		bytes += len(v)
 	}
-	rows, err := r.compare(ctx, "decode", fmt.Sprintf("JSON, %d fields, %d B", len(names), bytes/len(values)), "records/s", "1/s",
-		subject{"lapwing", func(context.Context) (float64, error) {
+	m, err := r.measure(ctx, cell{suite: "decode", kase: fmt.Sprintf("JSON, %d fields, %d B", len(names), bytes/len(values))}, []metric{{name: "records/s", unit: "1/s"}},
+		subject{name: Ours, once: one("records/s", func(context.Context) (float64, error) {
 			start := time.Now()
 			for _, v := range values {
 				if d.Decode(v, row).Outcome != events.OK {
@@ -65,8 +65,8 @@ func decodeSuite(ctx context.Context, r *run) error {
 				}
 			}
 			return float64(len(values)) / time.Since(start).Seconds(), nil
-		}},
-		subject{"encoding/json", func(context.Context) (float64, error) {
+		})},
+		subject{name: "encoding/json", role: Peer, once: one("records/s", func(context.Context) (float64, error) {
 			start := time.Now()
 			n := len(values) / 10 // enough: it is slow
 			for _, v := range values[:n] {
@@ -79,10 +79,10 @@ func decodeSuite(ctx context.Context, r *run) error {
 				}
 			}
 			return float64(n) / time.Since(start).Seconds(), nil
-		}})
+		})})
 	if err != nil {
 		return err
 	}
-	r.target("decode of 18-field JSON, records/s a core", 500_000, rows["lapwing"].Value, false)
+	r.target("decode of 18-field JSON, records/s a core", 500_000, m.value(Ours, "records/s"), "1/s", false)
 	return nil
 }

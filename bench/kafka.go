@@ -95,8 +95,8 @@ func historySuite(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	read := func(each func(*stream.Batch) error) func(context.Context) (float64, error) {
-		return func(ctx context.Context) (float64, error) {
+	read := func(each func(*stream.Batch) error) func(context.Context) (figures, error) {
+		return one("records/s", func(ctx context.Context) (float64, error) {
 			start, n := time.Now(), 0
 			h, err := c.client.ReadRanges(ctx, "history", ranges, stream.HistoryOptions{})
 			if err != nil {
@@ -121,19 +121,19 @@ func historySuite(ctx context.Context, r *run) error {
 				return 0, fmt.Errorf("read %d records of %d", n, len(values))
 			}
 			return float64(n) / time.Since(start).Seconds(), nil
-		}
+		})
 	}
 	d, err := events.Compile(spec)
 	if err != nil {
 		return err
 	}
 	row := make([]float32, d.Columns())
-	rows, err := r.compare(ctx, "history", fmt.Sprintf("%d records, %d partitions", len(values), partitions), "records/s", "1/s",
-		subject{"lapwing", read(func(*stream.Batch) error { return nil })},
-		subject{"bare consumer", func(ctx context.Context) (float64, error) {
+	m, err := r.measure(ctx, cell{suite: "history", kase: fmt.Sprintf("%d records, %d partitions", len(values), partitions)}, []metric{{name: "records/s", unit: "1/s"}},
+		subject{name: Ours, once: read(func(*stream.Batch) error { return nil })},
+		subject{name: "bare consumer", role: Peer, once: one("records/s", func(ctx context.Context) (float64, error) {
 			return bareConsume(ctx, c.broker.Addr(), "history", len(values))
-		}},
-		subject{"lapwing, decoded", read(func(b *stream.Batch) error {
+		})},
+		subject{name: "lapwing, decoded", once: read(func(b *stream.Batch) error {
 			for i := range b.Records {
 				if d.Decode(b.Records[i].Value, row).Outcome != events.OK {
 					return fmt.Errorf("offset %d did not decode", b.Records[i].Offset)
@@ -144,7 +144,7 @@ func historySuite(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	r.target("history read, share of a bare consumer", .7, rows["lapwing"].Ratio["bare consumer"], false)
+	r.targetRatio("history read, share of a bare consumer", .7, m, Ours, "bare consumer", "records/s", false)
 	return nil
 }
 
@@ -288,8 +288,8 @@ func streamSuite(ctx context.Context, r *run) error {
 		return err
 	}
 	n := 0
-	rows, err := r.compare(ctx, "stream", fmt.Sprintf("%d JSON records, at least once, from the first score on", len(values)), "records/s", "1/s",
-		subject{"lapwing", func(ctx context.Context) (float64, error) {
+	m, err := r.measure(ctx, cell{suite: "stream", kase: fmt.Sprintf("%d JSON records, at least once, from the first score on", len(values))}, []metric{{name: "records/s", unit: "1/s"}},
+		subject{name: Ours, once: one("records/s", func(ctx context.Context) (float64, error) {
 			n++
 			out := fmt.Sprintf("scores%d", n)
 			s, err := c.serve(ctx, server.StreamOptions{Model: "cars", Topics: []string{"cars"}, Output: out, Alerts: server.None, DLQ: "cars.dlq"})
@@ -327,11 +327,11 @@ func streamSuite(ctx context.Context, r *run) error {
 				err = c.client.DeleteTopic(ctx, out)
 			}
 			return float64(int64(len(values))-before) / seconds, err
-		}})
+		})})
 	if err != nil {
 		return err
 	}
-	r.target("Kafka to Kafka, records/s on this machine", 100_000, rows["lapwing"].Value, false)
+	r.target("Kafka to Kafka, records/s on this machine", 100_000, m.value(Ours, "records/s"), "1/s", false)
 	return nil
 }
 
@@ -369,9 +369,9 @@ func latencySuite(ctx context.Context, r *run) error {
 		p    float64
 	}{{"p50", .5}, {"p90", .9}, {"p99", .99}, {"p99.9", .999}} {
 		v := latencies[min(int(q.p*float64(len(latencies))), len(latencies)-1)] * 1000
-		r.Rows = append(r.Rows, Row{Suite: "latency", Case: "1,000 records/s, at least once", Subject: "lapwing", Metric: q.name, Value: v, Unit: "ms", Spread: [2]float64{v, v}})
+		r.Rows = append(r.Rows, Row{Suite: "latency", Case: "1,000 records/s, at least once", Subject: Ours, Role: Ours, Metric: q.name, Lower: true, Value: v, Unit: "ms", Spread: [2]float64{v, v}, Samples: []float64{v}})
 		if q.name == "p99" {
-			r.target("p99 from produce to score consumed, ms", 10, v, true)
+			r.target("p99 from produce to score consumed, ms", 10, v, "ms", true)
 		}
 	}
 	return nil

@@ -77,9 +77,9 @@ func memorySuite(ctx context.Context, r *run) error {
 	}
 	for i, name := range []string{"first half", "second half"} {
 		v := halves[i] / (1 << 20)
-		r.Rows = append(r.Rows, Row{Suite: "memory", Case: fmt.Sprintf("%d records, %d swaps", r.Soak, swaps), Subject: "lapwing serve", Metric: name, Value: v, Unit: "MiB", Spread: [2]float64{v, v}})
+		r.Rows = append(r.Rows, Row{Suite: "memory", Case: fmt.Sprintf("%d records, %d swaps", r.Soak, swaps), Subject: "lapwing serve", Role: Ours, Metric: name, Lower: true, Value: v, Unit: "MiB", Samples: []float64{v}, Spread: [2]float64{v, v}})
 	}
-	r.target("resident memory, second half of the records over the first", 1.05, halves[1]/halves[0], true)
+	r.target("resident memory, second half of the records over the first", 1.05, halves[1]/halves[0], "×", true)
 	return nil
 }
 

@@ -9,7 +9,7 @@ import (
 
 // A small run of everything that needs no process of its own: results must agree with the peers', whatever the speed.
 func TestSmoke(t *testing.T) {
-	r, err := Run(t.Context(), Options{Suites: []string{"decode", "train", "history", "stream", "latency"}, Rounds: 1, Records: 5_000, LatencyFor: time.Second, Log: os.Stderr})
+	r, err := Run(t.Context(), Options{Suites: []string{"decode", "train", "history", "stream", "latency"}, Rounds: 1, Records: 5_000, LatencyFor: time.Second, Sample: 5 * time.Millisecond, Log: os.Stderr})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,8 +34,8 @@ func trainSuite(ctx context.Context, r *run) error {
 	}
 	threads := min(2, runtime.GOMAXPROCS(0))
 	losses := map[string]float64{}
-	once := func(e kernels.Engine) func(context.Context) (float64, error) {
-		return func(ctx context.Context) (float64, error) {
+	once := func(e kernels.Engine) func(context.Context) (figures, error) {
+		return one("samples/s", func(ctx context.Context) (float64, error) {
 			p := kernels.Autoencoder(columns, []int{14, 7, 14}, []kernels.Activation{kernels.Tanh, kernels.Linear, kernels.Tanh})
 			kernels.Initialise(p, 1)
 			target, prediction, ok := p.Residual()
@@ -61,17 +61,17 @@ func trainSuite(ctx context.Context, r *run) error {
 			loss, err := t.Loss(data[:batch*width])
 			losses[e.Name()] = loss
 			return float64(steps) * batch / seconds, err
-		}
+		})
 	}
-	rows, err := r.compare(ctx, "train", fmt.Sprintf("30-14-7-14-30, batch %d, %d threads", batch, threads), "samples/s", "1/s",
-		subject{"lapwing", once(cpu.New())}, subject{"gorgonia", once(gorgonia.New())})
+	m, err := r.measure(ctx, cell{suite: "train", kase: fmt.Sprintf("30-14-7-14-30, batch %d, %d threads", batch, threads)}, []metric{{name: "samples/s", unit: "1/s"}},
+		subject{name: Ours, once: once(cpu.New())}, subject{name: "gorgonia", role: Peer, once: once(gorgonia.New())})
 	if err != nil {
 		return err
 	}
 	a, b := losses[cpu.New().Name()], losses[gorgonia.New().Name()]
 	if math.Abs(a-b) > .01*b {
-		return fmt.Errorf("after %d steps the losses differ by more than 1 %%: %v and %v", steps, a, b)
+		return fmt.Errorf("%w: after %d steps the losses differ by more than 1 %%: %v and %v", errDiffers, steps, a, b)
 	}
-	r.target("training, times the Gorgonia engine", 2, rows["lapwing"].Ratio["gorgonia"], false)
+	r.targetRatio("training, times the Gorgonia engine", 2, m, Ours, "gorgonia", "samples/s", false)
 	return nil
 }

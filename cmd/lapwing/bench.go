@@ -2,12 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
-	"maps"
 	"os"
-	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -17,6 +14,7 @@ import (
 
 func (a *app) benchCommand() *cobra.Command {
 	var o bench.Options
+	var jsonFile string
 	var about strings.Builder
 	for _, s := range bench.Suites() {
 		fmt.Fprintf(&about, "  %-8s %s\n", s.Name, s.About)
@@ -31,7 +29,7 @@ Suites:
 ` + about.String(),
 		Example: `  lapwing bench
   lapwing bench decode train
-  lapwing bench memory --soak 200000 --json
+  lapwing bench memory --soak 200000 --json memory.json
   lapwing bench quality --data sets --no-peers`,
 		RunE: func(cmd *cobra.Command, suites []string) error {
 			o.Suites = suites
@@ -47,67 +45,48 @@ Suites:
 			}
 			o.Log = a.stderr
 			r, err := bench.Run(cmd.Context(), o)
-			if r != nil && a.json {
-				if e := json.NewEncoder(a.term).Encode(r); err == nil {
-					err = e
-				}
-			} else if r != nil {
-				a.writeBench(a.term, r)
+			if r == nil {
+				return err
 			}
-			return err
+			return errors.Join(err, a.writeBench(r, jsonFile))
 		},
 	}
 	f := cmd.Flags()
-	f.IntVar(&o.Rounds, "rounds", 5, "`TIMES` that each side runs, after one that is not counted")
-	f.IntVar(&o.Records, "records", 500_000, "`RECORDS` of the topics that are read and scored")
-	f.DurationVar(&o.LatencyFor, "latency-for", bench.Options{}.WithDefaults().LatencyFor, "measured `TIME` of the latency suite")
+	f.IntVar(&o.Rounds, "rounds", 0, "`TIMES` that each side runs, after one that is not counted; 0: 5, or 1 with --smoke")
+	f.IntVar(&o.Records, "records", 0, "`RECORDS` of the topics that are read and scored; 0: 500,000, or 5,000 with --smoke")
+	f.DurationVar(&o.LatencyFor, "latency-for", 0, "measured `TIME` of latency; 0: 20s, or 1s with --smoke")
 	f.IntVar(&o.Soak, "soak", 1_000_000, "`RECORDS` of the memory suite")
-	a.jsonFlag(f, "rows and targets as one JSON object")
+	f.DurationVar(&o.Sample, "sample", bench.Options{}.WithDefaults().Sample, "`TIME` that each side computes in process in a round")
+	f.BoolVar(&o.Smoke, "smoke", false, "only see whether results agree with the peers', on small counts: no figure means anything")
+	f.StringVar(&jsonFile, "json", "", "write rows and targets as JSON to `FILE`; - for standard output, in place of the table")
 	cmd.AddCommand(a.benchQualityCommand())
 	return cmd
 }
 
-// writeBench prints ratios first, absolute figures second, and what was missed as well as what was reached.
-func (a *app) writeBench(w io.Writer, r *bench.Report) {
-	fmt.Fprintln(w, r.Machine)
-	suite := ""
-	for _, row := range r.Rows {
-		if row.Suite != suite {
-			suite = row.Suite
-			fmt.Fprintf(w, "\n%s: %s\n", a.term.paint(bold, suite), row.Case)
-		}
-		ratios := make([]string, 0, len(row.Ratio))
-		for _, peer := range slices.Sorted(maps.Keys(row.Ratio)) {
-			ratios = append(ratios, fmt.Sprintf("%.2f × %s", row.Ratio[peer], peer))
-		}
-		fmt.Fprintf(w, "  %-18s %-12s %-34s %12s %s", row.Subject, row.Metric, strings.Join(ratios, ", "), figure(row.Value), row.Unit)
-		if row.Spread[0] != row.Spread[1] {
-			fmt.Fprintf(w, "  (%s to %s)", figure(row.Spread[0]), figure(row.Spread[1]))
-		}
-		fmt.Fprintln(w)
+// writeBench prints the tables, or the JSON in their place.
+func (a *app) writeBench(r *bench.Report, jsonFile string) error {
+	data, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return err
 	}
-	if len(r.Targets) > 0 {
-		fmt.Fprintf(w, "\n%s\n", a.term.paint(bold, "targets"))
-	}
-	for _, t := range r.Targets {
-		mark, than := a.term.paint(green, "reached"), "at least"
-		if !t.OK {
-			mark = a.term.paint(red, "missed ")
+	data = append(data, '\n')
+	switch jsonFile {
+	case "-":
+		_, err = a.term.Write(data)
+		return err
+	case "":
+	default:
+		if err := os.WriteFile(jsonFile, data, 0o644); err != nil {
+			return err
 		}
-		if t.AtMost {
-			than = "at most"
-		}
-		fmt.Fprintf(w, "  %s %s: %s, asked %s %s\n", mark, t.Name, figure(t.Value), than, figure(t.Target))
 	}
-	for _, n := range r.Notes {
-		fmt.Fprintln(w, n)
-	}
+	return r.Write(a.term, a.benchStyle())
 }
 
-// figure prints three digits of what is small, and whole numbers in groups of three.
-func figure(x float64) string {
-	if x >= 1000 {
-		return count(int64(x + .5))
+// benchStyle paints the tables where the terminal can.
+func (a *app) benchStyle() bench.Style {
+	with := func(style colour) func(string) string {
+		return func(text string) string { return a.term.paint(style, text) }
 	}
-	return strconv.FormatFloat(x, 'g', 3, 64)
+	return bench.Style{Bold: with(bold), Good: with(green), Bad: with(red), Faint: with(faint)}
 }
