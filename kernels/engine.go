@@ -22,25 +22,10 @@ type Scorer interface {
 	Score(rows []float32, out Output) error
 }
 
-// Loss is what training minimises.
-type Loss uint8
-
-// MSE is the mean over rows and columns of (prediction − target)².
-const MSE Loss = 0
-
-// TrainOptions say what to train: every Gemm step that Prediction depends on.
-type TrainOptions struct {
-	Prediction Value // what the network makes, such as the last Gemm
-	Target     Value // what it should equal, such as the Map; constant as far as gradients go
-	Loss       Loss
-	MaxBatch   int // rows; default 256
-	Threads    int // default 1; the result does not depend on it
-	// Adam's constants: beta1 0.9, beta2 0.999, epsilon 1e-8, bias-corrected.
-}
-
-// Trainer holds weights, Adam moments and the step count. It is for one goroutine.
+// Trainer holds weights and what the optimizer remembers: Adam its moments and the number of steps. It is for one
+// goroutine.
 type Trainer interface {
-	// Step makes one Adam step on a minibatch of raw rows and returns the loss before the step.
+	// Step makes one step of the optimizer on a minibatch of raw rows and returns the loss before the step.
 	// A loss that is NaN or infinite is returned without touching the weights.
 	Step(rows []float32, rate float32) (loss float64, err error)
 	// Loss is the mean loss over rows, any number of them, without a step.
@@ -49,7 +34,7 @@ type Trainer interface {
 	Gradients(rows []float32) (float64, [][]float32, error)
 	// Parameters copies W and B of each trained Gemm, in step order: W0, B0, W1, B1, …
 	Parameters() [][]float32
-	// SetParameters overwrites them (shapes as Parameters) and resets Adam's moments and step count.
+	// SetParameters overwrites them (shapes as Parameters) and makes the optimizer forget.
 	SetParameters([][]float32) error
 	Close() error
 }

@@ -54,16 +54,6 @@ type Column struct {
 	Before, After float32
 }
 
-// Activation is the function after a Gemm.
-type Activation uint8
-
-const (
-	Linear Activation = iota
-	ReLU
-	Tanh
-	Sigmoid
-)
-
 // Gemm is y = act(W·x + b). W is row-major, Out rows of the width of In; B has Out entries.
 type Gemm struct {
 	In   Value

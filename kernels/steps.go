@@ -29,20 +29,6 @@ func (*Nearest) Kind() string { return "nearest" }
 func (*Split) Kind() string   { return "split" }
 func (*Join) Kind() string    { return "join" }
 
-func (a Activation) String() string {
-	switch a {
-	case Linear:
-		return "linear"
-	case ReLU:
-		return "relu"
-	case Tanh:
-		return "tanh"
-	case Sigmoid:
-		return "sigmoid"
-	}
-	return fmt.Sprintf("activation %d", uint8(a))
-}
-
 // WidthOf is the width of v, and 0 where v names no value of the program or its step is at fault.
 func (p *Program) WidthOf(v Value) int {
 	if v < 0 || int(v) > len(p.Steps) {
@@ -188,7 +174,7 @@ func (p *Program) faults(s Step, widths []int) (faults []error) {
 		if i := firstNotFinite(s.B); i >= 0 {
 			report("bias %d is %v", i, s.B[i])
 		}
-		if s.Act > Sigmoid {
+		if int(s.Act) >= len(activationNames) {
 			report("unknown %v", s.Act)
 		}
 	case *Diff:

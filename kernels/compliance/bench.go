@@ -67,7 +67,7 @@ func BenchmarkTrainStep(b *testing.B, e kernels.Engine) {
 			if err := p.SetParameters(n.prediction, t.Parameters()); err != nil {
 				b.Fatal(err)
 			}
-			want := newOracle(p, n.prediction).loss(rows, n.prediction, n.target)
+			want := newOracle(p, n.prediction).loss(rows, n.prediction, n.target, residualLoss{})
 			loss, err := t.Loss(rows)
 			if d := loss - want; err != nil || d*d > 1e-8*want*want {
 				b.Fatalf("loss %v, want %v (%v)", loss, want, err)

@@ -10,7 +10,7 @@ import (
 	"github.com/lapwing-stream/lapwing/kernels"
 )
 
-var activations = []kernels.Activation{kernels.Linear, kernels.ReLU, kernels.Tanh, kernels.Sigmoid}
+var activations = kernels.Activations()
 
 // Run is the whole suite.
 func Run(t *testing.T, e kernels.Engine) {
@@ -26,7 +26,9 @@ func Run(t *testing.T, e kernels.Engine) {
 	t.Run("Copies", func(t *testing.T) { copiesConstants(t, e) })
 	t.Run("Concurrent", func(t *testing.T) { concurrent(t, e) })
 	t.Run("Gradients", func(t *testing.T) { gradients(t, e) })
+	t.Run("Huber", func(t *testing.T) { huber(t, e) })
 	t.Run("Adam", func(t *testing.T) { adam(t, e) })
+	t.Run("SGD", func(t *testing.T) { sgd(t, e) })
 	t.Run("Learns", func(t *testing.T) { learns(t, e) })
 	t.Run("Threads", func(t *testing.T) { threads(t, e) })
 	t.Run("NaNLoss", func(t *testing.T) { nanLoss(t, e) })

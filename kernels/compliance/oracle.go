@@ -147,6 +147,14 @@ func activation(a kernels.Activation, x float64) float64 {
 		return math.Tanh(x)
 	case kernels.Sigmoid:
 		return 1 / (1 + math.Exp(-x))
+	case kernels.LeakyReLU:
+		return max(x, 0.01*x)
+	case kernels.ELU:
+		if x < 0 {
+			return math.Expm1(x)
+		}
+	case kernels.GELU:
+		return x / (1 + math.Exp(-2*math.Sqrt(2/math.Pi)*(x+0.044715*x*x*x))) // ½(1 + tanh u) = 1/(1 + e⁻²ᵘ)
 	}
 	return x
 }
@@ -182,15 +190,33 @@ func interpolated(c *kernels.Column, x float64) float64 {
 	return float64(c.Y[last]) + float64(c.After)*(x-float64(c.X[last]))
 }
 
-// loss is the mean squared residual over rows and columns.
-func (o *oracle) loss(rows []float32, prediction, target kernels.Value) float64 {
+// loss is the mean loss of a residual over rows and columns.
+func (o *oracle) loss(rows []float32, prediction, target kernels.Value, loss residualLoss) float64 {
 	sum, count := 0.0, 0
 	for at := 0; at < len(rows); at += o.p.Width {
 		v := o.values(rows[at : at+o.p.Width])
-		sum += squares(v[prediction], v[target])
+		sum += loss.sum(v[prediction], v[target])
 		count += len(v[prediction])
 	}
 	return sum / float64(count)
+}
+
+// residualLoss is what o asks for.
+type residualLoss struct{ o kernels.TrainOptions }
+
+func (l residualLoss) sum(a, b []float64) float64 {
+	if l.o.Loss == kernels.MSE {
+		return squares(a, b)
+	}
+	sum, delta := 0.0, float64(l.o.Delta)
+	for j, x := range a {
+		if e := math.Abs(x - b[j]); e <= delta {
+			sum += e * e / 2
+		} else {
+			sum += delta * (e - delta/2)
+		}
+	}
+	return sum
 }
 
 func squares(a, b []float64) float64 {
@@ -202,9 +228,9 @@ func squares(a, b []float64) float64 {
 }
 
 // gradients are central differences. In float64 a step of 1e-6 leaves an error near 1e-10, and only a row
-// whose unit is within 1e-6 of a ReLU's kink could mislead it. Only what a weight can change is evaluated
+// whose unit is within 1e-6 of a kink could mislead it. Only what a weight can change is evaluated
 // again.
-func (o *oracle) gradients(rows []float32, prediction, target kernels.Value) [][]float64 {
+func (o *oracle) gradients(rows []float32, prediction, target kernels.Value, residual residualLoss) [][]float64 {
 	const h = 1e-6
 	var values [][][]float64
 	for at := 0; at < len(rows); at += o.p.Width {
@@ -235,7 +261,7 @@ func (o *oracle) gradients(rows []float32, prediction, target kernels.Value) [][
 				}
 			}
 			// The target counts as constant, so it keeps its first value.
-			sum += squares(v[prediction], targets[r])
+			sum += residual.sum(v[prediction], targets[r])
 		}
 		return sum / count
 	}

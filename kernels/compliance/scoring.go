@@ -100,7 +100,7 @@ func scores(t *testing.T, e kernels.Engine) {
 		for k := 1; k <= 9; k += 1 + i%2 {
 			tests = append(tests, nearest(width, 1+(width+k)%5, k))
 		}
-		tests = append(tests, whitened(width, []int{width}, activations[i%4]), blended(width, 32, 8, []int{2 * width, width, 2 * width}, activations[i%4]))
+		tests = append(tests, whitened(width, []int{width}, activations[i%len(activations)]), blended(width, 32, 8, []int{2 * width, width, 2 * width}, activations[i%len(activations)]))
 	}
 	for _, n := range tests {
 		t.Run(n.name, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package compliance
 
 import (
+	"fmt"
 	"math"
 	"testing"
 
@@ -15,46 +16,73 @@ func gradients(t *testing.T, e kernels.Engine) {
 	for _, act := range activations {
 		tests = append(tests, nets(act)...)
 	}
-	reference := gorgonia.New()
 	for _, n := range tests {
-		t.Run(n.name, func(t *testing.T) {
-			tr := trainer(t, e, n, kernels.TrainOptions{MaxBatch: 37})
-			rows := n.rows(2)
-			o := newOracle(n.p, n.prediction)
-			loss, got, err := tr.Gradients(rows)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if want := o.loss(rows, n.prediction, n.target); math.Abs(loss-want) > tolerance*want {
-				t.Errorf("loss %v, want %v", loss, want)
-			}
-			want := o.gradients(rows, n.prediction, n.target)
-			if len(got) != len(want) {
-				t.Fatalf("%d gradients, want %d", len(got), len(want))
-			}
-			for i := range want {
-				near(t, names(i)+" against finite differences", got[i], want[i], 2*tolerance)
-			}
-			// 37 rows: more than one block, and not a whole number of them.
-			definition := trainer(t, reference, n, kernels.TrainOptions{MaxBatch: 37})
-			for _, count := range []int{1, 37} {
-				rows := n.rows(count)
-				wantLoss, want, err := definition.Gradients(rows)
-				if err != nil {
-					t.Fatal(err)
-				}
-				loss, got, err := tr.Gradients(rows)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if math.Abs(loss-wantLoss) > tolerance*wantLoss {
-					t.Errorf("%d rows: loss %v, Gorgonia %v", count, loss, wantLoss)
-				}
-				for i := range want {
-					near(t, names(i)+" against Gorgonia", got[i], wide(want[i]), 2*tolerance)
-				}
-			}
-		})
+		t.Run(n.name, func(t *testing.T) { differentiates(t, e, n, kernels.TrainOptions{MaxBatch: 37}) })
+	}
+}
+
+// huber is the same for that loss, with a delta that about half of the residuals are beyond, and with all of them
+// within or beyond it.
+func huber(t *testing.T, e kernels.Engine) {
+	for _, n := range []*net{
+		branching(), autoencoder(1, []int{1}, kernels.Linear), autoencoder(9, []int{17, 3}, kernels.GELU),
+		autoencoder(18, []int{14, 7, 7}, kernels.Tanh), blended(7, 3, 4, []int{5, 2, 5}, kernels.ELU),
+	} {
+		for _, delta := range []float32{1e-3, 0.5, 1e3} {
+			t.Run(fmt.Sprintf("%s delta %v", n.name, delta), func(t *testing.T) {
+				differentiates(t, e, n, kernels.TrainOptions{MaxBatch: 37, Loss: kernels.Huber, Delta: delta})
+			})
+		}
+	}
+	// 1 where none is asked for.
+	n := autoencoder(5, []int{3}, kernels.Tanh)
+	rows := n.rows(20)
+	named, err := trainer(t, e, n, kernels.TrainOptions{Loss: kernels.Huber, Delta: 1}).Loss(rows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if unnamed, err := trainer(t, e, n, kernels.TrainOptions{Loss: kernels.Huber}).Loss(rows); err != nil || unnamed != named {
+		t.Errorf("loss %v without a delta (%v), %v with 1", unnamed, err, named)
+	}
+}
+
+// differentiates compares loss and gradients of one net.
+func differentiates(t *testing.T, e kernels.Engine, n *net, options kernels.TrainOptions) {
+	tr := trainer(t, e, n, options)
+	rows := n.rows(2)
+	o, residual := newOracle(n.p, n.prediction), residualLoss{options}
+	loss, got, err := tr.Gradients(rows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := o.loss(rows, n.prediction, n.target, residual); math.Abs(loss-want) > tolerance*want {
+		t.Errorf("loss %v, want %v", loss, want)
+	}
+	want := o.gradients(rows, n.prediction, n.target, residual)
+	if len(got) != len(want) {
+		t.Fatalf("%d gradients, want %d", len(got), len(want))
+	}
+	for i := range want {
+		near(t, names(i)+" against finite differences", got[i], want[i], 2*tolerance)
+	}
+	// 37 rows: more than one block, and not a whole number of them.
+	definition := trainer(t, gorgonia.New(), n, options)
+	for _, count := range []int{1, 37} {
+		rows := n.rows(count)
+		wantLoss, want, err := definition.Gradients(rows)
+		if err != nil {
+			t.Fatal(err)
+		}
+		loss, got, err := tr.Gradients(rows)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if math.Abs(loss-wantLoss) > tolerance*wantLoss {
+			t.Errorf("%d rows: loss %v, Gorgonia %v", count, loss, wantLoss)
+		}
+		for i := range want {
+			near(t, names(i)+" against Gorgonia", got[i], wide(want[i]), 2*tolerance)
+		}
 	}
 }
 
@@ -102,20 +130,64 @@ func adam(t *testing.T, e kernels.Engine) {
 	}
 }
 
+// sgd applies the formula in float64 to the engine's own gradients, and remembers nothing.
+func sgd(t *testing.T, e kernels.Engine) {
+	n := autoencoder(7, []int{5}, kernels.Tanh)
+	tr := trainer(t, e, n, kernels.TrainOptions{MaxBatch: 64, Optimizer: kernels.SGD})
+	for step := 1; step <= 5; step++ {
+		rows, rate := n.rows(50), 0.1*float32(step)
+		loss, g, err := tr.Gradients(rows)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := tr.Parameters()
+		if stepLoss, err := tr.Step(rows, rate); err != nil || stepLoss != loss {
+			t.Errorf("step %d: loss %v, from Gradients %v (%v)", step, stepLoss, loss, err)
+		}
+		after := tr.Parameters()
+		for i := range g {
+			for k, x := range wide(g[i]) {
+				want := float64(before[i][k]) - float64(rate)*x
+				if d := math.Abs(float64(after[i][k]) - want); d > 1e-7*(math.Abs(want)+math.Abs(float64(rate)*x)) {
+					t.Fatalf("step %d: %s[%d] is %v, want %v", step, names(i), k, after[i][k], want)
+				}
+			}
+		}
+	}
+}
+
 // learns: after the same steps on the same rows the loss is Gorgonia's within 1 %, and well below the first.
 func learns(t *testing.T, e kernels.Engine) {
-	n := autoencoder(6, []int{3}, kernels.Tanh)
-	tr := trainer(t, e, n, kernels.TrainOptions{MaxBatch: 64})
-	definition := trainer(t, gorgonia.New(), n, kernels.TrainOptions{MaxBatch: 64})
+	for _, tt := range []struct {
+		act  kernels.Activation
+		o    kernels.TrainOptions
+		rate float32
+	}{
+		{kernels.Tanh, kernels.TrainOptions{}, 0.01},
+		{kernels.LeakyReLU, kernels.TrainOptions{}, 0.01},
+		{kernels.ELU, kernels.TrainOptions{Loss: kernels.Huber, Delta: 0.5}, 0.01},
+		{kernels.GELU, kernels.TrainOptions{}, 0.01},
+		{kernels.Tanh, kernels.TrainOptions{Optimizer: kernels.SGD}, 0.5},
+		{kernels.GELU, kernels.TrainOptions{Optimizer: kernels.SGD, Loss: kernels.Huber}, 0.5},
+	} {
+		t.Run(fmt.Sprintf("%v %v %v", tt.act, tt.o.Loss, tt.o.Optimizer), func(t *testing.T) { learnsBy(t, e, tt.act, tt.o, tt.rate) })
+	}
+}
+
+func learnsBy(t *testing.T, e kernels.Engine, act kernels.Activation, o kernels.TrainOptions, rate float32) {
+	o.MaxBatch = 64
+	n := autoencoder(6, []int{3}, act)
+	tr := trainer(t, e, n, o)
+	definition := trainer(t, gorgonia.New(), n, o)
 	rows := n.rows(200)
 	var first, a, b float64
 	for step := range 200 {
 		from, to := step%4*64, min(step%4*64+64, 200) // the last batch has 8 rows
 		var err error
-		if a, err = tr.Step(rows[from*6:to*6], 0.01); err != nil {
+		if a, err = tr.Step(rows[from*6:to*6], rate); err != nil {
 			t.Fatal(err)
 		}
-		if b, err = definition.Step(rows[from*6:to*6], 0.01); err != nil {
+		if b, err = definition.Step(rows[from*6:to*6], rate); err != nil {
 			t.Fatal(err)
 		}
 		if step == 0 {
@@ -133,7 +205,10 @@ func learns(t *testing.T, e kernels.Engine) {
 	if err := p.SetParameters(n.prediction, tr.Parameters()); err != nil {
 		t.Fatal(err)
 	}
-	if want := newOracle(p, n.prediction).loss(rows, n.prediction, n.target); math.Abs(whole-want) > tolerance*want {
+	if o.Delta == 0 {
+		o.Delta = 1
+	}
+	if want := newOracle(p, n.prediction).loss(rows, n.prediction, n.target, residualLoss{o}); math.Abs(whole-want) > tolerance*want {
 		t.Errorf("loss over all rows %v, want %v", whole, want)
 	}
 	if whole > first*0.8 {
@@ -275,6 +350,9 @@ func refusals(t *testing.T, e kernels.Engine) {
 		{"negative batch", n.p, kernels.TrainOptions{Prediction: n.prediction, Target: n.target, MaxBatch: -1}},
 		{"negative threads", n.p, kernels.TrainOptions{Prediction: n.prediction, Target: n.target, Threads: -1}},
 		{"unknown loss", n.p, kernels.TrainOptions{Prediction: n.prediction, Target: n.target, Loss: 77}},
+		{"unknown optimizer", n.p, kernels.TrainOptions{Prediction: n.prediction, Target: n.target, Optimizer: 77}},
+		{"negative delta", n.p, kernels.TrainOptions{Prediction: n.prediction, Target: n.target, Loss: kernels.Huber, Delta: -1}},
+		{"infinite delta", n.p, kernels.TrainOptions{Prediction: n.prediction, Target: n.target, Loss: kernels.Huber, Delta: infinite}},
 	} {
 		if tr, err := e.Trainer(tt.p, tt.o); err == nil {
 			t.Errorf("%s: no error", tt.name)

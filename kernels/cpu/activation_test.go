@@ -17,6 +17,16 @@ func TestActivationAccuracy(t *testing.T) {
 		{kernels.Sigmoid, func(x float64) float64 { return 1 / (1 + math.Exp(-x)) }},
 		{kernels.ReLU, func(x float64) float64 { return max(x, 0) }},
 		{kernels.Linear, func(x float64) float64 { return x }},
+		{kernels.LeakyReLU, func(x float64) float64 { return max(x, 0.01*x) }},
+		{kernels.ELU, func(x float64) float64 {
+			if x > 0 {
+				return x
+			}
+			return math.Expm1(x)
+		}},
+		{kernels.GELU, func(x float64) float64 {
+			return x / (1 + math.Exp(-2*math.Sqrt(2/math.Pi)*(x+0.044715*x*x*x)))
+		}},
 	}
 	var grid []float32
 	for bits := uint32(0); bits < 0x7f800000; bits += 4099 {
@@ -68,6 +78,12 @@ func TestActivationLimits(t *testing.T) {
 		{kernels.ReLU, -infinity, 0, 0},
 		{kernels.ReLU, 0, 0, 0},
 		{kernels.Linear, -infinity, -infinity, 1},
+		{kernels.LeakyReLU, infinity, infinity, 1},
+		{kernels.LeakyReLU, -infinity, -infinity, 0.01},
+		{kernels.LeakyReLU, 0, 0, 0.01},
+		{kernels.ELU, infinity, infinity, 1},
+		{kernels.ELU, -infinity, -1, 0},
+		{kernels.ELU, 0, 0, 1},
 	}
 	for _, tt := range tests {
 		v, d := []float32{tt.x, nan}, []float32{1, 1}
@@ -82,5 +98,20 @@ func TestActivationLimits(t *testing.T) {
 		if !(math.Abs(float64(d[0]-tt.derivatives)) <= 1e-7) {
 			t.Errorf("%v'(%v) = %v, want %v", tt.act, tt.x, d[0], tt.derivatives)
 		}
+	}
+}
+
+// TestGELU: its derivative is left with the value, and both hold at the ends.
+func TestGELU(t *testing.T) {
+	for _, tt := range []struct{ x, want, slope float32 }{
+		{0, 0, 0.5}, {1, 0.841192, 1.082964}, {-1, -0.158808, -0.082964}, {infinity, infinity, 1}, {-infinity, 0, 0}, {1e30, 1e30, 1}, {-1e30, 0, 0},
+	} {
+		y, slope := gelu(tt.x)
+		if y != tt.want && !(math.Abs(float64(y-tt.want)) <= 1e-6) || !(math.Abs(float64(slope-tt.slope)) <= 1e-6) {
+			t.Errorf("gelu(%v) = %v with the derivative %v, want %v and %v", tt.x, y, slope, tt.want, tt.slope)
+		}
+	}
+	if y, slope := gelu(float32(math.NaN())); y == y || slope == slope {
+		t.Errorf("gelu(NaN) = %v with the derivative %v", y, slope)
 	}
 }

@@ -21,7 +21,11 @@ func (o *gemmBackward) run(w *worker, gradients []float32, n int) {
 	f, d := w.values, w.gradients
 	dy := d[o.out]
 	dyStride := stride(o.dense.out)
-	differentiate(o.act, dy[:n*dyStride], f[o.out])
+	if o.slope == kernels.Input {
+		differentiate(o.act, dy[:n*dyStride], f[o.out])
+	} else {
+		multiply(dy[:n*dyStride], f[o.slope])
+	}
 	in, out := o.dense.in, o.dense.out
 	panels := w.panels[:stride(in)/4*n]
 	packPanels(panels, f[o.in], o.inStride, n)
@@ -113,6 +117,13 @@ func (o *joinBackward) run(w *worker, _ []float32, n int) {
 			clear(dx)
 		}
 		addScaled(dx, dy, to.weight)
+	}
+}
+
+func multiply(to, by []float32) {
+	by = by[:len(to)]
+	for i := range to {
+		to[i] *= by[i]
 	}
 }
 

@@ -89,6 +89,7 @@ type gemmOp struct {
 	in, out  kernels.Value
 	inStride int
 	act      kernels.Activation
+	slope    kernels.Value // where act'(x) is left for the backward pass; Input where it follows from the result
 	dense    *dense
 }
 
@@ -96,7 +97,15 @@ func (o *gemmOp) run(f frame, n int) {
 	y := f[o.out]
 	o.dense.multiply(y, f[o.in], o.inStride, n)
 	// The padding is activated too: harmless, and one call for the whole block.
-	activate(o.act, y[:n*stride(o.dense.out)])
+	y = y[:n*stride(o.dense.out)]
+	if o.slope == kernels.Input {
+		activate(o.act, y)
+		return
+	}
+	slope := f[o.slope][:len(y)]
+	for i, x := range y {
+		y[i], slope[i] = gelu(x)
+	}
 }
 
 type diffOp struct {

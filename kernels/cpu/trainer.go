@@ -33,7 +33,7 @@ type trainer struct {
 
 	parameters       []float32 // W0, B0, W1, B1, …
 	views            [][]float32
-	moment1, moment2 []float32
+	moment1, moment2 []float32 // Adam's
 	steps            int
 	gradient         []float32   // of the whole batch
 	shards           [][]float32 // by shard
@@ -64,13 +64,8 @@ type worker struct {
 }
 
 func newTrainer(p *kernels.Program, o kernels.TrainOptions) (*trainer, error) {
-	if o.MaxBatch == 0 {
-		o.MaxBatch = 256
-	}
-	if o.Threads == 0 {
-		o.Threads = 1
-	}
-	if err := checkTraining(p, o); err != nil {
+	o, err := o.Resolve(p)
+	if err != nil {
 		return nil, fmt.Errorf("engine cpu cannot train this program: %w", err)
 	}
 	p = p.Clone()
@@ -83,6 +78,12 @@ func newTrainer(p *kernels.Program, o kernels.TrainOptions) (*trainer, error) {
 		if needed[i+1] {
 			ops[i] = t.layout.newOp(s, kernels.Value(i+1), ops)
 			t.forward = append(t.forward, ops[i])
+			if g, ok := ops[i].(*gemmOp); ok && g.act == kernels.GELU {
+				g.slope = kernels.Value(len(needed))
+				needed = append(needed, true)
+				t.layout.widths = append(t.layout.widths, s.(*kernels.Gemm).Out)
+				t.layout.strides = append(t.layout.strides, stride(s.(*kernels.Gemm).Out))
+			}
 		}
 	}
 	size := t.planBackward(ops)
@@ -118,73 +119,11 @@ func newTrainer(p *kernels.Program, o kernels.TrainOptions) (*trainer, error) {
 	return t, nil
 }
 
-// checkTraining reports every reason why the program cannot be trained so.
-func checkTraining(p *kernels.Program, o kernels.TrainOptions) error {
-	if err := p.Validate(); err != nil {
-		return err
-	}
-	var faults []error
-	report := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
-	if o.MaxBatch < 0 {
-		report("MaxBatch is %d; 1 or more rows are needed", o.MaxBatch)
-	}
-	if o.Threads < 0 {
-		report("Threads is %d; 1 or more are needed", o.Threads)
-	}
-	if o.Loss != kernels.MSE {
-		report("unknown loss %d", o.Loss)
-	}
-	last := kernels.Value(len(p.Steps))
-	for _, v := range []kernels.Value{o.Prediction, o.Target} {
-		if v < 0 || v > last {
-			report("value %d does not exist; the last is %d", v, last)
-		}
-	}
-	if faults != nil {
-		return errors.Join(faults...)
-	}
-	widths := p.Widths()
-	if a, b := widths[o.Prediction], widths[o.Target]; a != b {
-		report("the prediction has width %d, the target %d", a, b)
-	}
-	if len(p.Gemms(o.Prediction)) == 0 {
-		report("value %d, the prediction, depends on no gemm", o.Prediction)
-	}
-	learns := dependsOnGemm(p)
-	for i, need := range p.Needed(o.Prediction)[1:] {
-		if !need {
-			continue
-		}
-		switch s := p.Steps[i].(type) {
-		case *kernels.Gemm, *kernels.Diff, *kernels.Join:
-		default:
-			if learns[i+1] {
-				report("step %d (%s) stands between a gemm and the prediction, and has no gradient here", i, s.Kind())
-			}
-		}
-	}
-	return errors.Join(faults...)
-}
-
-// dependsOnGemm marks the values that change when weights do.
-func dependsOnGemm(p *kernels.Program) []bool {
-	learns := make([]bool, len(p.Steps)+1)
-	for i, s := range p.Steps {
-		if _, ok := s.(*kernels.Gemm); ok {
-			learns[i+1] = true
-		}
-		for _, v := range s.Reads() {
-			learns[i+1] = learns[i+1] || learns[v]
-		}
-	}
-	return learns
-}
-
 // planBackward lists the backward steps in order and places the parameters; it returns their number.
 func (t *trainer) planBackward(ops []op) int {
 	p := t.program
 	needed := p.Needed(t.options.Prediction)
-	learns := dependsOnGemm(p)
+	learns := p.Learns()
 	size := 0
 	at := make([]int, len(p.Steps))
 	for i, s := range p.Steps {
@@ -256,7 +195,7 @@ func (t *trainer) pass(rows []float32, of int, learn bool) float64 {
 	t.rows, t.learn = rows, learn
 	t.blocks = (n + block - 1) / block
 	t.active = min(maxShards, t.blocks)
-	t.scale = float32(2 / (float64(of) * float64(t.layout.widths[t.options.Prediction])))
+	t.scale = float32(1 / (float64(of) * float64(t.layout.widths[t.options.Prediction])))
 	t.team.run(t.active, t.shardJob)
 	t.rows = nil
 	sum := 0.0
@@ -295,8 +234,8 @@ func (t *trainer) runShard(worker, shard int) {
 	t.losses[shard] = sum
 }
 
-// loss sums squared residuals in float64, where not even a row of 1e30 overflows, and leaves the scaled
-// gradient of the prediction.
+// loss sums in float64, where not even the square of 1e30 overflows, and leaves the scaled gradient of the
+// prediction.
 func (t *trainer) loss(w *worker, n int) float64 {
 	p, y := t.options.Prediction, t.options.Target
 	width, pStride, yStride := t.layout.widths[p], t.layout.strides[p], t.layout.strides[y]
@@ -305,13 +244,39 @@ func (t *trainer) loss(w *worker, n int) float64 {
 		predicted := w.values[p][r*pStride:][:width]
 		target := w.values[y][r*yStride:][:len(predicted)]
 		d := w.gradients[p][r*pStride:][:len(predicted)]
-		row := 0.0
-		for j := range predicted {
-			e := predicted[j] - target[j]
-			row += float64(float64(e) * float64(e))
-			d[j] = e * t.scale
+		if t.options.Loss == kernels.Huber {
+			sum += huber(predicted, target, d, t.options.Delta, t.scale)
+		} else {
+			sum += squares(predicted, target, d, 2*t.scale)
 		}
-		sum += row
+	}
+	return sum
+}
+
+func squares(predicted, target, d []float32, scale float32) float64 {
+	sum := 0.0
+	for j := range predicted {
+		e := predicted[j] - target[j]
+		sum += float64(float64(e) * float64(e))
+		d[j] = e * scale
+	}
+	return sum
+}
+
+// huber: with q = e clipped to ±delta, the loss is q·(e − q/2) and its derivative q. A NaN is not clipped.
+func huber(predicted, target, d []float32, delta, scale float32) float64 {
+	sum := 0.0
+	for j := range predicted {
+		e := predicted[j] - target[j]
+		q := e
+		if q > delta {
+			q = delta
+		}
+		if q < -delta {
+			q = -delta
+		}
+		sum += float64(float64(q) * (float64(e) - float64(0.5*float64(q))))
+		d[j] = q * scale
 	}
 	return sum
 }
@@ -369,12 +334,16 @@ func (t *trainer) reduce(_, part int) {
 	}
 }
 
-// update makes Adam's step on one range.
+// update makes the optimizer's step on one range.
 func (t *trainer) update(worker, part int) {
 	t.reduce(worker, part)
 	lo := part * updateRange
 	hi := min(lo+updateRange, len(t.parameters))
 	g := t.gradient[lo:hi]
+	if t.options.Optimizer == kernels.SGD {
+		addScaled(t.parameters[lo:hi], g, -t.rate)
+		return
+	}
 	w, m, v := t.parameters[lo:hi][:len(g)], t.moment1[lo:hi][:len(g)], t.moment2[lo:hi][:len(g)]
 	c1, c2, rate := t.correction1, t.correction2, t.rate
 	for i, x := range g {

@@ -110,15 +110,7 @@ func (gr *graph) step(s kernels.Step, v kernels.Value, parameters []*tensor.Dens
 		if err != nil {
 			return nil, err
 		}
-		switch s.Act {
-		case kernels.ReLU:
-			return g.Rectify(y)
-		case kernels.Tanh:
-			return g.Tanh(y)
-		case kernels.Sigmoid:
-			return g.Sigmoid(y)
-		}
-		return y, nil
+		return gr.activate(s.Act, y, v)
 	case *kernels.Diff:
 		return g.Sub(gr.node(s.A), gr.node(s.B))
 	case *kernels.Norm:

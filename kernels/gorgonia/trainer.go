@@ -23,7 +23,7 @@ type trainer struct {
 	gemms      []*kernels.Gemm
 	trained    []bool          // by index in parameters: whether gradients are taken
 	parameters []*tensor.Dense // of gemms, and shared by all graphs
-	solver     *g.AdamSolver
+	solver     g.Solver
 	graphs     []*learner // most recently used first
 	closed     bool
 }
@@ -38,10 +38,8 @@ type learner struct {
 }
 
 func newTrainer(p *kernels.Program, o kernels.TrainOptions) (*trainer, error) {
-	if o.MaxBatch == 0 {
-		o.MaxBatch = 256
-	}
-	if err := checkTraining(p, o); err != nil {
+	o, err := o.Resolve(p)
+	if err != nil {
 		return nil, fmt.Errorf("engine gorgonia cannot train this program: %w", err)
 	}
 	p = p.Clone()
@@ -58,46 +56,18 @@ func newTrainer(p *kernels.Program, o kernels.TrainOptions) (*trainer, error) {
 		}
 	}
 	t.parameters = newParameters(t.gemms)
-	t.solver = g.NewAdamSolver()
+	t.solver = newSolver(o.Optimizer)
 	if _, err := t.learner(o.MaxBatch, true); err != nil {
 		return nil, err
 	}
 	return t, nil
 }
 
-func checkTraining(p *kernels.Program, o kernels.TrainOptions) error {
-	if err := p.Validate(); err != nil {
-		return err
+func newSolver(o kernels.Optimizer) g.Solver {
+	if o == kernels.SGD {
+		return g.NewVanillaSolver()
 	}
-	var faults []error
-	report := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
-	if o.MaxBatch < 0 {
-		report("MaxBatch is %d; 1 or more rows are needed", o.MaxBatch)
-	}
-	if o.Threads < 0 {
-		report("Threads is %d; 1 or more are needed", o.Threads)
-	}
-	if o.Loss != kernels.MSE {
-		report("unknown loss %d", o.Loss)
-	}
-	for _, v := range []kernels.Value{o.Prediction, o.Target} {
-		if v < 0 || int(v) > len(p.Steps) {
-			report("value %d does not exist; the last is %d", v, len(p.Steps))
-		}
-	}
-	if faults == nil {
-		if a, b := p.WidthOf(o.Prediction), p.WidthOf(o.Target); a != b {
-			report("the prediction has width %d, the target %d", a, b)
-		}
-		if len(p.Gemms(o.Prediction)) == 0 {
-			report("value %d, the prediction, depends on no gemm", o.Prediction)
-		}
-		at, err := stages(p)
-		if err == nil && at[o.Prediction] != inside {
-			report("value %d, the prediction, is a map of what a gemm made, and has no gradient here", o.Prediction)
-		}
-	}
-	return errors.Join(faults...)
+	return g.NewAdamSolver()
 }
 
 // learner finds or builds the graph for n rows.
@@ -141,11 +111,7 @@ func (t *trainer) newLearner(n int, learn bool) (l *learner, err error) {
 	if err != nil {
 		return nil, err
 	}
-	square, err := g.Square(residual)
-	if err != nil {
-		return nil, err
-	}
-	loss, err := g.Mean(square)
+	loss, err := gr.loss(t.options, residual)
 	if err != nil {
 		return nil, err
 	}
@@ -290,7 +256,7 @@ func (t *trainer) SetParameters(from [][]float32) error {
 			k++
 		}
 	}
-	t.solver = g.NewAdamSolver()
+	t.solver = newSolver(t.options.Optimizer)
 	return nil
 }
 
