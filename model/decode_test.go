@@ -321,7 +321,7 @@ func TestLostMetadata_Case5_11(t *testing.T) {
 
 // Case 5.06: 10,000 mutations of a good model give errors or a model that encodes again, and never a panic.
 func TestMutations_Case5_06(t *testing.T) {
-	good := [][]byte{encode(t, tiny(t)), encode(t, blended(t))}
+	good := [][]byte{encode(t, tiny(t)), encode(t, blended(t)), encode(t, activated(t))}
 	r := rand.New(rand.NewPCG(8, 9))
 	n := 10000
 	if testing.Short() {
@@ -329,7 +329,7 @@ func TestMutations_Case5_06(t *testing.T) {
 	}
 	decoded := 0
 	for i := range n {
-		data := bytes.Clone(good[i%2])
+		data := bytes.Clone(good[i%len(good)])
 		switch r.IntN(4) {
 		case 0:
 			data = data[:r.IntN(len(data))]
@@ -418,6 +418,28 @@ func TestDecodeComparesNearest(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if _, err := changed(t, blended(t), c.change); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v; want %s", err, c.want)
+			}
+		})
+	}
+}
+
+// TestDecodeRefusesOtherActivations: a slope that kernels do not have, and a GELU that is not whole.
+func TestDecodeRefusesOtherActivations(t *testing.T) {
+	for _, c := range []struct {
+		name, want string
+		change     func(f *pb.ModelProto)
+	}{
+		{"another slope", "for this step lapwing writes LeakyRelu", func(f *pb.ModelProto) { node(f, "2.gemm/activation").Attribute[0].F = 0.2 }},
+		{"no slope", "for this step lapwing writes LeakyRelu", func(f *pb.ModelProto) { node(f, "2.gemm/activation").Attribute = nil }},
+		{"another alpha", "for this step lapwing writes Elu", func(f *pb.ModelProto) { node(f, "3.gemm/activation").Attribute[0].F = 2 }},
+		{"another curve", `"4.gemm:cubic" does not hold what follows`, func(f *pb.ModelProto) { constant(f, "4.gemm:cubic").RawData[0]++ }},
+		{"another gate", "for this step lapwing writes Tanh", func(f *pb.ModelProto) { node(f, "4.gemm/tanh").OpType = "Sigmoid" }},
+		{"its square", `"4.gemm/activation"`, func(f *pb.ModelProto) { node(f, "4.gemm/activation").Input[1] = "4.gemm/gemm" }},
+		{"a product of another layer", `"1.gemm/activation"`, func(f *pb.ModelProto) { node(f, "1.gemm/activation").OpType = "Mul" }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if _, err := changed(t, activated(t), c.change); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v; want %s", err, c.want)
 			}
 		})

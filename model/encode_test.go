@@ -75,7 +75,7 @@ func TestRoundTripOfRandomPrograms(t *testing.T) {
 // The format is held by two files a model: the text of a graph, and a file's very bytes, which later versions must
 // read.
 func TestGolden(t *testing.T) {
-	for name, m := range map[string]*Model{"tiny": tiny(t), "blended": blended(t)} {
+	for name, m := range map[string]*Model{"tiny": tiny(t), "blended": blended(t), "activated": activated(t)} {
 		t.Run(name, func(t *testing.T) { golden(t, m, "testdata/"+name) })
 	}
 }
@@ -115,8 +115,8 @@ func golden(t *testing.T, m *Model, file string) {
 	if !bytes.Equal(want, data) {
 		t.Error("the bytes changed though the text did not")
 	}
-	if got := back.Layers(); !reflect.DeepEqual(got, []int{2}) {
-		t.Errorf("layers %v: the whitening is none", got)
+	if got := back.Layers(); !reflect.DeepEqual(got, m.Layers()) {
+		t.Errorf("layers %v, of the model %v", got, m.Layers())
 	}
 	// The scores that stand in the file are the engine's.
 	s, err := cpu.New().Scorer(m.Program)

@@ -98,6 +98,19 @@ func tiny(testing.TB) *Model {
 	})
 }
 
+// activated is tiny's columns through a layer of each activation that tiny does not have.
+func activated(t testing.TB) *Model {
+	columns := tiny(t).Program.Steps[0].(*kernels.Map).Columns
+	acts := []kernels.Activation{kernels.ReLU, kernels.LeakyReLU, kernels.ELU, kernels.GELU, kernels.Sigmoid}
+	p := kernels.Autoencoder(columns, []int{3, 3, 2, 3}, acts)
+	kernels.Initialise(p, 7)
+	nan := inf - inf
+	return wrap(p, SelfTest{
+		Rows:   [][]float32{{10, 0, 1}, {12, 1, 0.5}, {8, -1, 100}, {11, nan, 3}, {nan, 8, -2}, {13, 20, nan}},
+		Scores: []float32{1.2728558, 1.6161001, 11.260661, 0.69212013, 4.8008776, 3.0950234},
+	})
+}
+
 // blended is tiny's network with whitened error and two groups of two prototypes beside it, one of which stands
 // twice in its group. As in tiny, the scores are written down.
 func blended(t testing.TB) *Model {
@@ -136,7 +149,7 @@ func randomProgram(r *rand.Rand) *kernels.Program {
 			}
 			add(m, w)
 		case 1:
-			g := &kernels.Gemm{In: v, Out: 1 + r.IntN(6), Act: kernels.Activation(r.IntN(4))}
+			g := &kernels.Gemm{In: v, Out: 1 + r.IntN(6), Act: kernels.Activations()[r.IntN(len(kernels.Activations()))]}
 			for range g.Out * w {
 				g.W = append(g.W, float32(r.NormFloat64()))
 			}

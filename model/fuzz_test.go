@@ -15,7 +15,7 @@ import (
 func FuzzDecode(f *testing.F) {
 	good := encode(f, tiny(f))
 	f.Add(good)
-	for _, name := range []string{"tiny", "blended"} {
+	for _, name := range []string{"tiny", "blended", "activated"} {
 		golden, err := os.ReadFile("testdata/" + name + ".onnx")
 		if err != nil {
 			f.Fatal(err)
@@ -31,9 +31,9 @@ func FuzzDecode(f *testing.F) {
 		f.Add(good[:i*len(good)/16])
 	}
 	r := rand.New(rand.NewPCG(10, 11))
-	two := encode(f, blended(f))
+	two, three := encode(f, blended(f)), encode(f, activated(f))
 	for i := range 128 {
-		flipped := bytes.Clone([][]byte{good, two}[i%2])
+		flipped := bytes.Clone([][]byte{good, two, three}[i%3])
 		flipped[r.IntN(len(flipped))] ^= 1 << r.IntN(8)
 		f.Add(flipped)
 	}

@@ -169,9 +169,10 @@ func (g *generator) add(c, inverse kernels.Column, draw func() float32, spread f
 // program is a plain autoencoder, two of them joined, one with whitened error, the same blended with prototypes, or
 // prototypes alone.
 func (g *generator) program(i int) *kernels.Program {
-	acts := []kernels.Activation{kernels.Linear, kernels.ReLU, kernels.Tanh, kernels.Sigmoid}
+	acts := kernels.Activations()
+	n := len(acts)
 	code := 1 + g.r.IntN(8)
-	p := kernels.Autoencoder(g.columns, []int{2 * code, code, 2 * code}, []kernels.Activation{acts[i%4], acts[i/4%4], acts[i/16%4]})
+	p := kernels.Autoencoder(g.columns, []int{2 * code, code, 2 * code}, []kernels.Activation{acts[i%n], acts[i/n%n], acts[(i+i/n)%n]})
 	inverse := p.Steps[p.Reconstruction-1].(*kernels.Map)
 	inverse.Columns = g.inverse
 	kernels.Initialise(p, uint64(i))

@@ -292,15 +292,41 @@ func (r *reader) readCurve() ([]kernels.Column, error) {
 	return columns, nil
 }
 
-var activations = map[kernels.Activation]string{kernels.ReLU: "Relu", kernels.Tanh: "Tanh", kernels.Sigmoid: "Sigmoid"}
+// activations are the operators that do it alone. GELU is composed, and its last node is a Mul.
+var activations = map[kernels.Activation]string{
+	kernels.ReLU: "Relu", kernels.Tanh: "Tanh", kernels.Sigmoid: "Sigmoid", kernels.LeakyReLU: "LeakyRelu", kernels.ELU: "Elu", kernels.GELU: "Mul",
+}
 
 func (b *builder) emitGemm(s *kernels.Gemm) {
 	in := []string{b.values[s.In], b.floats("weight", s.W, s.Out, len(s.W)/s.Out), b.floats("bias", s.B, s.Out)}
-	if op, ok := activations[s.Act]; ok {
-		b.node(op, "activation", b.step, []string{b.node("Gemm", "gemm", "", in, intAttr("transB", 1))})
+	if s.Act == kernels.Linear {
+		b.node("Gemm", "gemm", b.step, in, intAttr("transB", 1))
 		return
 	}
-	b.node("Gemm", "gemm", b.step, in, intAttr("transB", 1))
+	x := b.node("Gemm", "gemm", "", in, intAttr("transB", 1))
+	op := activations[s.Act]
+	switch s.Act {
+	case kernels.GELU:
+		b.node(op, "activation", b.step, []string{x, b.emitGate(x)})
+	case kernels.LeakyReLU:
+		b.node(op, "activation", b.step, []string{x}, floatAttr("alpha", kernels.LeakySlope))
+	case kernels.ELU:
+		b.node(op, "activation", b.step, []string{x}, floatAttr("alpha", 1))
+	default:
+		b.node(op, "activation", b.step, []string{x})
+	}
+}
+
+// emitGate is ½ + ½·tanh(u), by which GELU multiplies x. Opset 17 has no Gelu.
+func (b *builder) emitGate(x string) string {
+	constant := func(role string, v float32) string { return b.floats(role, []float32{v}, 1) }
+	half := constant("half", 0.5)
+	square := b.node("Mul", "square", "", []string{x, x})
+	bend := b.node("Mul", "bend", "", []string{square, constant("cubic", kernels.GELUScale*kernels.GELUCubic)})
+	rise := b.node("Add", "rise", "", []string{bend, constant("scale", kernels.GELUScale)})
+	u := b.node("Mul", "u", "", []string{x, rise})
+	tanh := b.node("Mul", "halved", "", []string{b.node("Tanh", "tanh", "", []string{u}), half})
+	return b.node("Add", "gate", "", []string{tanh, half})
 }
 
 func (r *reader) readGemm() (kernels.Step, error) {

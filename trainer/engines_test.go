@@ -67,3 +67,48 @@ func TestEveryEngineTrainsTheDefaultDetector(t *testing.T) {
 		})
 	}
 }
+
+// Every activation, loss and optimizer trains on every engine, to a model that another engine verifies and whose
+// lineage says what it was trained by.
+func TestEveryEngineTrainsTheWholeVocabulary(t *testing.T) {
+	b := newBench(t)
+	b.topic("t", 2, values(2, machine(1, 600)...)...)
+	engines := []kernels.Engine{cpu.New(), gorgonia.New()}
+	type choice struct{ activation, loss, optimizer, rate string }
+	choices := []choice{{"tanh", "huber", "adam", "0.003"}, {"tanh", "mse", "sgd", "0.3"}, {"gelu", "huber", "sgd", "0.3"}}
+	for _, a := range kernels.Activations() {
+		choices = append(choices, choice{a.String(), "mse", "adam", "0.003"})
+	}
+	for i, c := range choices {
+		t.Run(c.activation+" "+c.loss+" "+c.optimizer, func(t *testing.T) {
+			var losses [2]float64
+			for k, e := range engines {
+				b.deps.Engine = e
+				o := quick("t")
+				o.Model, o.Activation, o.Loss, o.Optimizer = "v"+strconv.Itoa(i)+strconv.Itoa(k), c.activation, c.loss, c.optimizer
+				l := b.mustRun(o).Model
+				s := l.Lineage.Settings
+				if got := (choice{s["activation"], s["loss"], s["optimizer"], s["learning_rate"]}); got != c {
+					t.Errorf("the lineage says %v", got)
+				}
+				if got := s["huber_delta"]; (got == "1") != (c.loss == "huber") {
+					t.Errorf("the lineage of loss %s says huber_delta %q", c.loss, got)
+				}
+				losses[k] = l.Lineage.Metrics["validation_loss"]
+				if before := l.Lineage.Metrics["untrained_loss"]; !(losses[k] < before) {
+					t.Errorf("%s: the validation loss went from %v to %v", e.Name(), before, losses[k])
+				}
+				other, err := engines[1-k].Scorer(l.Program)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := l.Verify(other, false); err != nil {
+					t.Errorf("trained on %s: %v", e.Name(), err)
+				}
+			}
+			if math.Abs(losses[0]-losses[1]) > .01*losses[1] {
+				t.Errorf("validation losses %v: more than 1 %% apart", losses)
+			}
+		})
+	}
+}

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// A run without Epochs makes leastSteps of Adam, or leastEpochs passes where those are more. On the adbench sets 300
+	// A run without Epochs makes leastSteps, or leastEpochs passes where those are more. On the adbench sets 300
 	// steps are nearly as good as 1000, and 3000 learn the anomalies too.
 	leastSteps  = 1000
 	leastEpochs = 3
@@ -45,12 +45,44 @@ func narrow(n, k int) []int {
 	return []int{h, max(min(k, n-1, h-1), 1), h}
 }
 
-// activations are tanh, but linear for the code (the first of the narrowest) and for the output.
-func activations(layers []int) []kernels.Activation {
+// highestRate is what a run takes that asks for none. A step of Adam is about as long as the rate says; that of plain
+// descent is the gradient's length times it, and the gradient of a mean over rows and columns is short.
+var highestRate = map[kernels.Optimizer]float64{kernels.Adam: 3e-3, kernels.SGD: .3}
+
+// vocabulary is what the network is made of and trained by.
+type vocabulary struct {
+	activation kernels.Activation
+	loss       kernels.Loss
+	optimizer  kernels.Optimizer
+	rate       float64 // the highest
+}
+
+// vocabulary reads the names that the options give.
+func (o *Options) vocabulary() (v vocabulary, faults []error) {
+	read := func(err error) {
+		if err != nil {
+			faults = append(faults, err)
+		}
+	}
+	var err error
+	v.activation, err = kernels.ParseActivation(o.Activation)
+	read(err)
+	v.loss, err = kernels.ParseLoss(o.Loss)
+	read(err)
+	v.optimizer, err = kernels.ParseOptimizer(o.Optimizer)
+	read(err)
+	if v.rate = o.LearningRate; v.rate == 0 {
+		v.rate = highestRate[v.optimizer]
+	}
+	return v, faults
+}
+
+// activations are act, but linear for the code (the first of the narrowest) and for the output.
+func activations(layers []int, act kernels.Activation) []kernels.Activation {
 	acts := make([]kernels.Activation, len(layers)+1)
 	code := 0
 	for i := range layers {
-		acts[i] = kernels.Tanh
+		acts[i] = act
 		if layers[i] < layers[code] {
 			code = i
 		}
@@ -115,7 +147,8 @@ func (j *job) program(columns []kernels.Column, constant []bool, layers []int) (
 	if bytes := weightBytes(all); bytes > maxWeightBytes {
 		return nil, weightError(all, bytes)
 	}
-	p := kernels.Autoencoder(columns, layers, activations(layers))
+	v, _ := j.vocabulary()
+	p := kernels.Autoencoder(columns, layers, activations(layers, v.activation))
 	inverse := p.Steps[p.Reconstruction-1].(*kernels.Map)
 	for i, c := range constant {
 		if c {
@@ -214,8 +247,10 @@ func (j *job) learn(ctx context.Context, h *history, t *trimmed, f *fitted) erro
 		return fmt.Errorf("the network for layers %s has no residual to train", layerNames(f.layers))
 	}
 	kernels.Initialise(f.program, j.Seed)
+	v, _ := j.vocabulary()
 	trainer, err := j.Engine.Trainer(f.program, kernels.TrainOptions{
-		Prediction: prediction, Target: target, Loss: kernels.MSE, MaxBatch: f.batch, Threads: j.Threads,
+		Prediction: prediction, Target: target, Loss: v.loss, Delta: float32(j.HuberDelta), Optimizer: v.optimizer,
+		MaxBatch: f.batch, Threads: j.Threads,
 	})
 	if err != nil {
 		return err
@@ -232,7 +267,7 @@ func (j *job) learn(ctx context.Context, h *history, t *trimmed, f *fitted) erro
 	if err != nil {
 		return err
 	}
-	f.rate = j.LearningRate
+	f.rate = v.rate
 	for try := 0; ; try++ {
 		weights, err := j.descend(ctx, h, trainer, train, held, f)
 		if err == nil {
@@ -279,7 +314,7 @@ func schedule(step, total int) float64 {
 	return .5 * (1 + math.Cos(math.Pi*float64(step-warm)/float64(max(total-warm, 1))))
 }
 
-// descend runs Adam once and returns the weights with the lowest validation loss.
+// descend runs the optimizer once and returns the weights with the lowest validation loss.
 func (j *job) descend(ctx context.Context, h *history, t kernels.Trainer, train *rowSet, held []float32, f *fitted) ([][]float32, error) {
 	perEpoch := (train.n + f.batch - 1) / f.batch
 	total := max(leastSteps, leastEpochs*perEpoch)

@@ -230,13 +230,17 @@ func below(sorted []float32, v float64) int {
 
 // settings are those that change the result.
 func (j *job) settings(f *fitted, spec *model.Spec) map[string]string {
+	v, _ := j.vocabulary()
 	s := map[string]string{
 		"detector":      j.Detector,
 		"trim":          strconv.FormatFloat(f.trim, 'g', -1, 64),
 		"layers":        layerNames(f.layers),
 		"alarm_rate":    strconv.FormatFloat(j.AlarmRate, 'g', -1, 64),
 		"batch_size":    strconv.Itoa(j.BatchSize),
-		"learning_rate": strconv.FormatFloat(j.LearningRate, 'g', -1, 64),
+		"learning_rate": strconv.FormatFloat(v.rate, 'g', -1, 64),
+		"activation":    j.Activation,
+		"loss":          j.Loss,
+		"optimizer":     j.Optimizer,
 		"patience":      strconv.Itoa(j.Patience),
 		"steps":         strconv.Itoa(f.steps),
 	}
@@ -244,10 +248,13 @@ func (j *job) settings(f *fitted, spec *model.Spec) map[string]string {
 		s["rolling"], s["rolling_keys"] = strconv.Itoa(spec.Rolling), strconv.Itoa(j.RollingKeys)
 	}
 	j.Selection.settings(s)
+	if v.loss == kernels.Huber {
+		s["huber_delta"] = strconv.FormatFloat(j.HuberDelta, 'g', -1, 64)
+	}
 	if j.Epochs > 0 {
 		s["epochs"] = strconv.Itoa(j.Epochs)
 	}
-	if f.rate != 0 && f.rate != j.LearningRate {
+	if f.rate != 0 && f.rate != v.rate {
 		s["learning_rate_used"] = strconv.FormatFloat(f.rate, 'g', -1, 64)
 	}
 	return s

@@ -670,9 +670,9 @@ func golden(t *testing.T, name, got string) {
 }
 
 func TestValidateReportsEveryFault(t *testing.T) {
-	o := Options{Model: "No", Alias: "", Format: "xml", Layers: []int{0, 70000}, LearningRate: -1, AlarmRate: 2, MaxRejected: 5}
+	o := Options{Model: "No", Alias: "", Format: "xml", Layers: []int{0, 70000}, LearningRate: -1, AlarmRate: 2, MaxRejected: 5, Activation: "tahn", Loss: "mae", Optimizer: "sdg"}
 	err := o.Validate()
-	for _, want := range []string{"topic", "No", "alias", "xml", "width 0", "width 70000", "learning rate", "alarm rate", "batch size", "patience", "min rows", "max memory", "max rejected"} {
+	for _, want := range []string{"topic", "No", "alias", "xml", "width 0", "width 70000", "learning rate", `activation "tahn" is not known: linear, relu, tanh`, `loss "mae" is not known: mse, huber`, `optimizer "sdg" is not known: adam, sgd`, "huber delta", "alarm rate", "batch size", "patience", "min rows", "max memory", "max rejected"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("no word of %q in %v", want, err)
 		}

@@ -55,7 +55,11 @@ type Options struct {
 	Layers       []int   // hidden widths, the code among them, columns; nil chooses them from the columns; default nil
 	Epochs       int     // passes over the training rows; 0 takes 3, or as many as make 1,000 steps; default 0
 	BatchSize    int     // rows of a minibatch; default 256
-	LearningRate float64 // Adam's highest rate, reached after the warm-up, 1/step; default 0.003
+	Activation   string  // of the hidden layers but the code, a name of kernels.Activations; default tanh
+	Loss         string  // of the network, a name of kernels.Losses; default mse
+	HuberDelta   float64 // residual from which the loss huber is a line, deviations of a column; default 1
+	Optimizer    string  // "adam" or "sgd", which is plain; default adam
+	LearningRate float64 // the highest, reached after the warm-up, 1/step; 0 takes the optimizer's, 0.003 or 0.3; default 0
 	Patience     int     // evaluations without a better validation loss before stopping, count; default 10
 	Seed         uint64  // of samples, weights and shuffling; default 1
 
@@ -87,7 +91,7 @@ const (
 // Defaults are the options of a run that asks for nothing.
 func Defaults() Options {
 	return Options{
-		Alias: "live", Detector: DetectorBlend, Trim: .25, BatchSize: 256, LearningRate: 3e-3, Patience: 10, Seed: 1,
+		Alias: "live", Detector: DetectorBlend, Trim: .25, BatchSize: 256, Activation: "tanh", Loss: "mse", HuberDelta: 1, Optimizer: "adam", Patience: 10, Seed: 1,
 		RollingKeys: events.DefaultWindowKeys,
 		AlarmRate:   1e-4, ThresholdMethod: model.ByQuantile, ThresholdGoal: model.GoalF1, MinRows: 100, MaxMemory: 1 << 30, MaxRejected: .05, AllowLoss: .05, KeepDir: ".",
 	}
@@ -125,7 +129,10 @@ func (o *Options) Validate() error {
 	}
 	fault(o.Epochs < 0, "epochs is %d; 0 or more", o.Epochs)
 	fault(o.BatchSize < 1, "batch size is %d rows; 1 or more", o.BatchSize)
-	fault(!(o.LearningRate > 0 && o.LearningRate <= 1e9), "learning rate is %v; above 0", o.LearningRate)
+	_, named := o.vocabulary()
+	faults = append(faults, named...)
+	fault(!(o.HuberDelta > 0 && o.HuberDelta <= 1e9), "huber delta is %v; above 0", o.HuberDelta)
+	fault(!(o.LearningRate >= 0 && o.LearningRate <= 1e9), "learning rate is %v; above 0, or 0 for the optimizer's", o.LearningRate)
 	fault(o.Patience < 1, "patience is %d evaluations; 1 or more", o.Patience)
 	fault(!(o.AlarmRate >= 0 && o.AlarmRate <= .5), "alarm rate is %v; a share from 0 to 0.5", o.AlarmRate)
 	fault(!(o.AlarmsPerDay >= 0 && o.AlarmsPerDay < 1e12), "alarms per day is %v; 0 or more", o.AlarmsPerDay)

@@ -64,7 +64,11 @@ type TrainConfig struct {
 	BatchSize       int     `yaml:"batch_size" default:"256" min:"1" unit:"rows" doc:"rows in one step of training"`
 	Epochs          int     `yaml:"epochs" default:"0" min:"0" unit:"passes" doc:"passes over the rows that are learned from; 0: 3, or as many as make 1,000 steps"`
 	Patience        int     `yaml:"patience" default:"10" min:"1" unit:"evaluations" doc:"evaluations without a better validation loss before training ends"`
-	LearningRate    float64 `yaml:"learning_rate" default:"0.003" min:"1e-9" max:"1" doc:"Adam's highest rate, reached after the warm-up; lowered when training diverges"`
+	Activation      string  `yaml:"activation" default:"tanh" oneof:"tanh|relu|leaky_relu|elu|gelu|sigmoid|linear" doc:"what the hidden layers bend their sums by; the code is linear"`
+	Loss            string  `yaml:"loss" default:"mse" oneof:"mse|huber" doc:"what training makes small: mse, the mean square of what the network gets wrong; huber, a square up to huber_delta and a line beyond, so that large errors count less"`
+	HuberDelta      float64 `yaml:"huber_delta" default:"1" min:"1e-6" max:"1e6" unit:"deviations" doc:"error from which huber is a line, in standard deviations of a column"`
+	Optimizer       string  `yaml:"optimizer" default:"adam" oneof:"adam|sgd" doc:"how a gradient becomes a step; sgd is plain: no momentum"`
+	LearningRate    float64 `yaml:"learning_rate" default:"0" min:"0" max:"1000" doc:"the highest rate, reached after the warm-up; lowered when training diverges; 0: 0.003 for adam, 0.3 for sgd"`
 }
 
 // ScoreConfig is the section of `lapwing serve` and `lapwing score`.

@@ -115,6 +115,7 @@ func trainOptions(o *trainFlags, c *TrainConfig) (trainer.Options, error) {
 	t.Format, t.Header, t.Key, t.Time, t.Label, t.Exclude = o.format, o.header, o.key, o.time, o.label, o.exclude
 	t.Detector, t.Trim = c.Detector, float64(c.Trim)
 	t.Layers, t.Epochs, t.BatchSize, t.LearningRate, t.Patience, t.Seed = c.Layers, c.Epochs, c.BatchSize, c.LearningRate, c.Patience, c.Seed
+	t.Activation, t.Loss, t.HuberDelta, t.Optimizer = c.Activation, c.Loss, c.HuberDelta, c.Optimizer
 	t.AlarmRate, t.MinRows, t.MaxMemory, t.MaxRejected, t.AllowLoss, t.Threads = float64(c.AlarmRate), c.MinRows, int64(c.MaxMemory), float64(c.MaxRejected), float64(c.AllowLoss), c.Threads
 	t.AlarmsPerDay, t.ThresholdMethod, t.ThresholdGoal = c.AlarmsPerDay, c.ThresholdMethod, c.ThresholdGoal
 	t.Rolling, t.RollingKeys = c.Rolling, c.RollingKeys
