@@ -27,6 +27,8 @@ type bed struct {
 	client   *stream.Client
 	registry *registry.Registry
 	log      *logBook
+
+	committed bool // read only records of committed transactions
 }
 
 func newBed(t *testing.T) *bed {
@@ -143,7 +145,11 @@ func (b *bed) read(topic string) []*kgo.Record {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.t.Context(), time.Minute)
 	defer cancel()
-	c, err := kgo.NewClient(kgo.SeedBrokers(b.addr), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.KeepControlRecords())
+	level := kgo.ReadUncommitted()
+	if b.committed {
+		level = kgo.ReadCommitted()
+	}
+	c, err := kgo.NewClient(kgo.SeedBrokers(b.addr), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.KeepControlRecords(), kgo.FetchIsolationLevel(level))
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -15,8 +15,8 @@ import (
 type metricSet struct {
 	registry *prometheus.Registry
 
-	in, out, bad, tombstones, leftOut, statuses, anomalies, alerts, lost, swaps, refused, commits, commitFailures, restarts *prometheus.CounterVec
-	batch, stage, latency, swapSeconds, publishToSwap                                                                       *prometheus.HistogramVec
+	in, out, bad, tombstones, leftOut, statuses, anomalies, alerts, lost, swaps, refused, commits, commitFailures, aborts, restarts *prometheus.CounterVec
+	batch, stage, latency, swapSeconds, publishToSwap                                                                               *prometheus.HistogramVec
 }
 
 // Stages of the pipeline, as label values and profile labels.
@@ -57,8 +57,9 @@ func newMetricSet() *metricSet {
 	m.anomalies = counter("lapwing_anomalies_total", "Score records above the model's threshold, or not finite.")
 	m.alerts = counter("lapwing_alerts_total", "Alert records produced, by state: raised, repeated, cleared.", "state")
 	m.lost = counter("lapwing_offsets_lost_total", "Offsets that retention deleted before they were read.")
-	m.commits = counter("lapwing_commits_total", "Offset commits.")
-	m.commitFailures = counter("lapwing_commit_failures_total", "Offset commits that failed; they are tried again.")
+	m.commits = counter("lapwing_commits_total", "Commits of offsets, with their records in exactly_once.")
+	m.commitFailures = counter("lapwing_commit_failures_total", "Commits that failed; what they stood for is tried again.")
+	m.aborts = counter("lapwing_transactions_aborted_total", "Transactions that were aborted; their records are scored again.")
 	m.restarts = counter("lapwing_stream_restarts_total", "Times the stream was begun anew from its committed offsets after a failure.")
 	m.swaps = counter("lapwing_model_swaps_total", "Times one live model replaced another.")
 	m.refused = counter("lapwing_models_refused_total", "Model versions that could not be loaded; the one before goes on.")
@@ -76,10 +77,10 @@ type streamMetrics struct {
 	set  *metricSet
 	name string
 
-	in, out, tombstones, leftOut, anomalies, lost, swaps, refused, commits, commitFailures, restarts prometheus.Counter
-	status                                                                                           [len(statusNames)]prometheus.Counter
-	batch, latency, swapSeconds, publishToSwap                                                       prometheus.Observer
-	decode, score, encode, produce, commit                                                           prometheus.Observer
+	in, out, tombstones, leftOut, anomalies, lost, swaps, refused, commits, commitFailures, aborts, restarts prometheus.Counter
+	status                                                                                                   [len(statusNames)]prometheus.Counter
+	batch, latency, swapSeconds, publishToSwap                                                               prometheus.Observer
+	decode, score, encode, produce, commit                                                                   prometheus.Observer
 
 	// Kept beside, since a Prometheus counter cannot be read cheaply.
 	nIn, nOut, nBad, nTombstones, nLeftOut, nAnomalies, nRaised, swapped, nLost, nRestarts, activeAlerts atomic.Int64
@@ -99,7 +100,7 @@ func (m *metricSet) stream(name string) *streamMetrics {
 		from *prometheus.CounterVec
 	}{
 		{&s.in, m.in}, {&s.out, m.out}, {&s.tombstones, m.tombstones}, {&s.leftOut, m.leftOut}, {&s.anomalies, m.anomalies}, {&s.lost, m.lost},
-		{&s.swaps, m.swaps}, {&s.refused, m.refused}, {&s.commits, m.commits}, {&s.commitFailures, m.commitFailures}, {&s.restarts, m.restarts},
+		{&s.swaps, m.swaps}, {&s.refused, m.refused}, {&s.commits, m.commits}, {&s.commitFailures, m.commitFailures}, {&s.aborts, m.aborts}, {&s.restarts, m.restarts},
 	} {
 		*c.to = c.from.WithLabelValues(name)
 	}

@@ -22,15 +22,18 @@ type Options struct {
 
 	HTTP string // HOST:PORT of /healthz, /readyz and /metrics; "" = no listener
 
-	MaxBatch        int           // records scored together, at most; default 4096
-	Queue           int           // records read and not yet produced, at most; default 65536
-	MaxInFlight     int           // batches on their way from input to output, at most; default 4
-	CommitInterval  time.Duration // time from a produced record to its offset's commit; default 100ms
-	RollingRewind   int           // offsets of a partition read again on assignment for rolling features; default 20000
-	RollingKeys     int           // keys of a partition whose last records are held for them; default 100000
-	ShutdownTimeout time.Duration // time to drain after the context has ended; default 30s
-	RetryMin        time.Duration // first pause before a stream that failed is begun anew, doubled each time; default 500ms
-	RetryMax        time.Duration // longest such pause; default 15s
+	MaxBatch           int           // records scored together, at most; default 4096
+	Queue              int           // records read and not yet produced, at most; default 65536
+	MaxInFlight        int           // batches on their way from input to output, at most; default 4
+	Delivery           string        // at_least_once or exactly_once; default at_least_once
+	CommitInterval     time.Duration // time from a produced record to its commit; default 100ms
+	CommitRecords      int           // records after which a commit comes before that; default 65536
+	TransactionTimeout time.Duration // the broker aborts a transaction that is open for longer; default 10s
+	RollingRewind      int           // offsets of a partition read again on assignment for rolling features; default 20000
+	RollingKeys        int           // keys of a partition whose last records are held for them; default 100000
+	ShutdownTimeout    time.Duration // time to drain after the context has ended; default 30s
+	RetryMin           time.Duration // first pause before a stream that failed is begun anew, doubled each time; default 500ms
+	RetryMax           time.Duration // longest such pause; default 15s
 
 	Pyroscope ProfileOptions // URL "" = no profiles
 }
@@ -80,7 +83,10 @@ func (o Options) withDefaults() Options {
 	defaulted(&o.MaxBatch, 4096)
 	defaulted(&o.Queue, 65536)
 	defaulted(&o.MaxInFlight, 4)
+	defaulted(&o.Delivery, AtLeastOnce)
 	defaulted(&o.CommitInterval, 100*time.Millisecond)
+	defaulted(&o.CommitRecords, 65536)
+	defaulted(&o.TransactionTimeout, 10*time.Second)
 	defaulted(&o.RollingRewind, 20_000)
 	defaulted(&o.RollingKeys, events.DefaultWindowKeys)
 	defaulted(&o.ShutdownTimeout, 30*time.Second)
@@ -139,6 +145,15 @@ func (o Options) Validate() error {
 		if d.is < time.Millisecond {
 			bad("%s %v is below 1ms", d.name, d.is)
 		}
+	}
+	if o.Delivery != AtLeastOnce && o.Delivery != ExactlyOnce {
+		bad("delivery %q is not one of %s, %s", o.Delivery, AtLeastOnce, ExactlyOnce)
+	}
+	if o.CommitRecords < 1 {
+		bad("commit_records %d is below 1", o.CommitRecords)
+	}
+	if o.TransactionTimeout < time.Second || o.TransactionTimeout < 2*o.CommitInterval {
+		bad("transaction_timeout %v is below 1s, or below twice commit_interval %v: transactions would end before they are committed", o.TransactionTimeout, o.CommitInterval)
 	}
 	if o.RetryMax < o.RetryMin {
 		bad("retry_max %v is below retry_min %v", o.RetryMax, o.RetryMin)

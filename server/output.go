@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/lapwing-stream/lapwing/stream"
@@ -14,65 +13,46 @@ func (s *session) runOutput(ctx context.Context) error {
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
 	defer timer.Stop()
-	running := false
 	for {
 		select {
 		case p, ok := <-s.toOutput:
 			if !ok {
-				return s.commit(ctx)
+				return s.last(ctx)
 			}
 			if err := s.deliver(ctx, p); err != nil {
 				return err
 			}
 		case <-timer.C:
-			running = false
-			if err := s.commit(ctx); err != nil {
-				return err
-			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if len(s.pending) > 0 && !running {
-			timer.Reset(s.r.server.CommitInterval)
-			running = true
+		commit, wait := s.clock.due(time.Now(), s.exact && s.drained())
+		if commit {
+			if err := s.commit(ctx); err != nil {
+				return err
+			}
+			_, wait = s.clock.due(time.Now(), false) // open still where the group is being rebalanced
+		}
+		if wait > 0 {
+			timer.Reset(wait)
 		}
 	}
 }
 
 func (s *session) deliver(ctx context.Context, p *parcel) error {
 	if p.news != nil {
-		if len(p.out) > 0 { // restored alerts beyond alert_keys were cleared
-			if err := s.sink.Produce(ctx, p.out); err != nil {
+		if len(p.out) > 0 && s.undone == 0 { // restored alerts beyond alert_keys were cleared
+			if err := s.produce(ctx, p.out); err != nil {
 				return err
+			}
+			if s.undone == 0 {
+				s.clock.produced(time.Now(), len(p.out))
 			}
 		}
 		return s.pass(ctx, p.news)
 	}
-	out := p.out
-	if gone := s.lost.Load(); gone != nil {
-		out = s.withoutLost(p, *gone)
-	}
-	if !s.begun {
-		if err := s.sink.Begin(ctx); err != nil {
-			return err
-		}
-		s.begun = true
-	}
-	began := time.Now()
-	s.r.metrics.blocked.Store(began.UnixNano())
-	err := s.sink.Produce(ctx, out)
-	s.r.metrics.blocked.Store(0)
-	if err != nil {
+	if err := s.settle(ctx, p); err != nil {
 		return err
-	}
-	now := time.Now()
-	s.r.metrics.produce.Observe(now.Sub(began).Seconds())
-	s.r.metrics.latency.Observe(now.Sub(p.readAt).Seconds())
-	s.r.metrics.latencies.add(now.Sub(p.readAt), p.scored)
-	s.r.metrics.out.Add(float64(p.scored))
-	s.r.metrics.nOut.Add(int64(p.scored))
-	for tp, next := range p.next {
-		s.pending[tp] = next
 	}
 	for _, b := range p.batches {
 		b.Release()
@@ -92,6 +72,51 @@ func (s *session) deliver(ctx context.Context, p *parcel) error {
 	default:
 	}
 	return nil
+}
+
+// settle produces a parcel, unless it comes from before an abort.
+func (s *session) settle(ctx context.Context, p *parcel) error {
+	if s.undone != 0 {
+		return nil
+	}
+	out := p.out
+	if gone := s.lost.Load(); gone != nil {
+		if s.exact {
+			if anyGone(p.next, *gone) {
+				return s.undo(ctx, stream.ErrNotMember)
+			}
+		} else {
+			out = s.withoutLost(p, *gone)
+		}
+	}
+	if len(out) > 0 {
+		if err := s.produce(ctx, out); err != nil || s.undone != 0 {
+			return err
+		}
+	}
+	now := time.Now()
+	for tp, next := range p.next {
+		s.pending.next[tp] = next
+	}
+	if len(p.next) > 0 || len(out) > 0 {
+		s.clock.produced(now, p.records)
+	}
+	d := delivered{p.readAt, p.scored}
+	if s.exact {
+		s.pending.records = append(s.pending.records, d)
+	} else {
+		s.count(now, d)
+	}
+	return nil
+}
+
+func anyGone(next map[stream.TopicPartition]int64, gone map[stream.TopicPartition]bool) bool {
+	for tp := range next {
+		if gone[tp] {
+			return true
+		}
+	}
+	return false
 }
 
 // withoutLost leaves out what belongs to partitions of another member: it scores them itself.
@@ -123,14 +148,29 @@ func (s *session) withoutLost(p *parcel, gone map[stream.TopicPartition]bool) []
 // pass lets news out at the end of the pipeline.
 func (s *session) pass(ctx context.Context, n *news) error {
 	for _, a := range n.assigned {
-		if a.Recreated {
+		if a.Recreated && s.undone == 0 {
 			// The group's offset is above the end and would be so again at each restart until something is read.
-			s.pending[a.TopicPartition] = a.Offset
+			s.pending.next[a.TopicPartition] = a.Offset
+			s.clock.produced(time.Now(), 0)
 		}
 	}
+	if n.rewound != 0 && n.rewound == s.undone {
+		s.undone = 0
+		s.unsettled.Store(s.inFlight.Load())
+	}
 	if len(n.lost) > 0 {
+		gone := map[stream.TopicPartition]bool{}
 		for _, tp := range n.lost {
-			delete(s.pending, tp)
+			gone[tp] = true
+		}
+		if s.exact && anyGone(s.pending.next, gone) {
+			// Their records are in the open transaction, and cannot be taken out of it.
+			if err := s.undo(ctx, stream.ErrNotMember); err != nil {
+				return err
+			}
+		}
+		for tp := range gone {
+			delete(s.pending.next, tp)
 		}
 		s.lost.Store(nil)
 	}
@@ -139,37 +179,11 @@ func (s *session) pass(ctx context.Context, n *news) error {
 			return err
 		}
 		for _, tp := range n.revoked {
-			delete(s.pending, tp)
+			delete(s.pending.next, tp)
 		}
 	}
 	if n.done != nil {
 		close(n.done)
 	}
-	return nil
-}
-
-// commit settles all that was produced. That this member is no longer of the group's generation is no failure: the
-// offsets stay pending, and the rebalance that follows says whose the partitions are.
-func (s *session) commit(ctx context.Context) error {
-	if len(s.pending) == 0 {
-		return nil
-	}
-	began := time.Now()
-	s.r.metrics.blocked.Store(began.UnixNano())
-	err := s.sink.Commit(ctx, s.group.Offsets(s.pending))
-	s.r.metrics.blocked.Store(0)
-	s.r.metrics.commit.Observe(time.Since(began).Seconds())
-	if err != nil {
-		s.r.metrics.commitFailures.Inc()
-		if errors.Is(err, stream.ErrNotMember) && ctx.Err() == nil {
-			s.r.log.Warn("offsets not committed: the group is being rebalanced", "stream", s.r.o.name(), "error", err)
-			return nil
-		}
-		return err
-	}
-	s.r.metrics.commits.Inc()
-	clear(s.pending)
-	s.begun = false
-	s.unsettled.Store(s.inFlight.Load())
 	return nil
 }

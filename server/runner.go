@@ -2,11 +2,13 @@ package server
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +33,9 @@ type runner struct {
 	left    atomic.Int64            // lag when the last session ended; -1 = there was none
 	stopped atomic.Bool             // ended as it was told to
 
+	member string      // what tells this copy's transactions from another's
+	fences []time.Time // when they were taken over by another, lately
+
 	mu      sync.Mutex
 	blocked map[waitFor]string // what the stream waits for, beside its model
 }
@@ -52,7 +57,52 @@ func newRunner(s *Server, o *StreamOptions) *runner {
 		blocked: map[waitFor]string{waitStart: "starting"},
 	}
 	r.left.Store(-1)
+	if r.member = o.InstanceID; r.member == "" {
+		r.member = strings.ToLower(rand.Text())
+	}
 	return r
+}
+
+func (r *runner) exact() bool { return r.server.Delivery == ExactlyOnce }
+
+// transactionalID is as lasting as the membership in the group. A static member keeps it over a restart, so that its next life
+// aborts at once what the last one left open. For others it is made up anew by each process: nothing else would be sure to differ
+// from a second copy on the same machine, and two copies with one id would fence each other for ever. It loses no time: the group
+// waits for a dead member's session to end before anybody gets its partitions, and that takes longer than its transaction lasts.
+func (r *runner) transactionalID() string { return r.o.group() + "-" + r.member }
+
+// probeID is an id for the question whether transactions can be had. Nobody's transactions bear it.
+func (s *StreamOptions) probeID() string { return s.group() + "-check" }
+
+func (r *runner) sink(ctx context.Context, group *stream.Group) (stream.Sink, error) {
+	if !r.exact() {
+		return r.client.AtLeastOnce(ctx, group)
+	}
+	return r.client.ExactlyOnce(ctx, group, stream.ExactlyOnceOptions{ID: r.transactionalID(), Timeout: r.server.TransactionTimeout})
+}
+
+// How often another may take over this copy's transactions before it gives way: once is a broker that lost patience with a frozen
+// process, again and again is a second process.
+const (
+	fenceLimit = 5
+	fenceSpan  = 2 * time.Minute
+)
+
+// fenced tells whether err means that another process shares this copy's name.
+func (r *runner) fenced(err error, now time.Time) error {
+	if r.o.InstanceID == "" || !errors.Is(err, stream.ErrFenced) {
+		return nil
+	}
+	r.fences = append(slices.DeleteFunc(r.fences, func(t time.Time) bool { return now.Sub(t) > fenceSpan }), now)
+	if len(r.fences) < fenceLimit {
+		return nil
+	}
+	return &stream.Error{
+		What:  "another process takes over the transactions of stream " + r.o.name() + " again and again",
+		Where: "transactional.id " + r.transactionalID(),
+		Next:  "give each copy of serve an instance_id of its own, or none",
+		Err:   err,
+	}
 }
 
 // block notes that the stream waits for something; an empty reason takes the note back.
@@ -133,6 +183,9 @@ func (r *runner) run(ctx context.Context) error {
 			wait, said = r.server.RetryMin, "" // it had worked
 		}
 		if rights := (*rightsError)(nil); !errors.As(err, &rights) {
+			if stop := r.fenced(err, time.Now()); stop != nil {
+				return stop
+			}
 			r.metrics.restarts.Inc()
 			r.metrics.nRestarts.Add(1)
 			if said != err.Error() {
@@ -163,6 +216,11 @@ func (r *runner) prepare(ctx context.Context) error {
 	}
 	if err := r.awaitOutputs(ctx); err != nil {
 		return err
+	}
+	if r.exact() {
+		if err := r.client.TryTransactions(ctx, r.o.probeID(), r.server.TransactionTimeout); err != nil {
+			return err
+		}
 	}
 	kind, _, err := parseStart(r.o.Start)
 	if err != nil {

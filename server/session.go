@@ -45,8 +45,12 @@ type session struct {
 	scores *liveModel                      // whose labels the goroutine wears
 
 	// Of the output goroutine:
-	pending map[stream.TopicPartition]int64 // produced and not yet committed
-	begun   bool
+	exact   bool // exactly once: what is undone is taken back, and partitions with it
+	pending produced
+	clock   commitClock
+	undone  int  // until the news with this number, everything is from before an abort; 0: nothing is
+	undos   int  // transactions that failed since the last commit
+	moved   bool // the last one was undone for a rebalance
 
 	unsettled atomic.Int64 // records read and not yet committed, for the word at a failed stop
 }
@@ -70,6 +74,7 @@ type news struct {
 	assigned []assignment
 	revoked  []stream.TopicPartition
 	lost     []stream.TopicPartition
+	rewound  int           // lost because the group was sent back to its committed offsets: the number of that
 	done     chan struct{} // closed by output
 }
 
@@ -88,7 +93,7 @@ func (r *runner) runSession(ctx context.Context) (err error) {
 	if err != nil {
 		return unlessStopped(ctx, err)
 	}
-	sink, err := r.client.AtLeastOnce(ctx, group)
+	sink, err := r.sink(ctx, group)
 	if err != nil {
 		return unlessStopped(ctx, errors.Join(err, group.Close()))
 	}
@@ -100,7 +105,9 @@ func (r *runner) runSession(ctx context.Context) (err error) {
 		rolling: newRollingState(r.server),
 		quiet:   map[stream.TopicPartition]int64{},
 		said:    map[string]bool{},
-		pending: map[stream.TopicPartition]int64{},
+		exact:   r.exact(),
+		pending: produced{next: map[stream.TopicPartition]int64{}},
+		clock:   commitClock{interval: r.server.CommitInterval, records: r.server.CommitRecords, eager: r.exact()},
 	}
 	if r.o.alerts() {
 		s.alerts = newAlertBook(r.o.rules(), s.emitAlert)
@@ -236,7 +243,7 @@ func (s *session) read(reading, work context.Context) error {
 				gone[tp] = true
 			}
 			s.lost.Store(&gone)
-			if err := s.tell(work, &news{lost: e.Partitions}); err != nil {
+			if err := s.tell(work, &news{lost: e.Partitions, rewound: e.Rewound}); err != nil {
 				return err
 			}
 		}

@@ -87,6 +87,8 @@ type Group struct {
 	acked    chan struct{}
 	seeks    map[TopicPartition]int64
 	assign   []Position // acknowledged; the poller starts them
+	rewinds  int        // asked for by Rewind
+	rewound  int        // done
 	inGroup  bool
 	err      error
 	signal   chan struct{} // closed and renewed when something for Next has come
@@ -279,7 +281,10 @@ func (g *Group) Offsets(next map[TopicPartition]int64) Offsets {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for tp, n := range o.next {
-		if w := g.parts[tp]; w != nil && w.pending == 0 && n == w.handed && w.pos > n {
+		w := g.parts[tp]
+		if w == nil || !w.live {
+			o.stale = true
+		} else if w.pending == 0 && n == w.handed && w.pos > n {
 			o.next[tp] = w.pos
 		}
 	}

@@ -111,6 +111,7 @@ func pauseOr(ctx context.Context, wake <-chan struct{}, d time.Duration) {
 // settle does what rebalances have left to do, and says how long the next poll may wait, in milliseconds.
 func (p *poller) settle() int {
 	g := p.g
+	p.rewind()
 	if len(p.fresh) > 0 {
 		p.resolve()
 	}
@@ -277,7 +278,7 @@ func (p *poller) revoke(k *kafka.Consumer, partitions []kafka.TopicPartition, lo
 	var acked chan struct{}
 	if len(told) > 0 && !g.closing {
 		if lost {
-			g.events = append(g.events, &Lost{told})
+			g.events = append(g.events, &Lost{Partitions: told})
 		} else {
 			acked = make(chan struct{})
 			g.acked = acked
@@ -546,7 +547,7 @@ func (p *poller) outOfRange() {
 	}
 	p.fresh = append(p.fresh, tps...)
 	if len(told) > 0 {
-		g.events = append(g.events, &Lost{told})
+		g.events = append(g.events, &Lost{Partitions: told})
 		g.notify()
 	}
 	g.mu.Unlock()
@@ -623,7 +624,7 @@ func (p *poller) reopen() {
 	g.inGroup = false
 	g.k = nil
 	if len(told) > 0 {
-		g.events = append(g.events, &Lost{told})
+		g.events = append(g.events, &Lost{Partitions: told})
 	}
 	g.notify()
 	g.mu.Unlock()

@@ -408,6 +408,8 @@ func (t *Transactor) explain(what string, err error) error {
 	switch code(err) {
 	case kafka.ErrTransactionalIDAuthorizationFailed:
 		next = "grant WRITE and DESCRIBE on TransactionalId " + t.id
+	case kafka.ErrInvalidTransactionTimeout:
+		next = "lower transaction_timeout, or raise transaction.max.timeout.ms of the brokers"
 	case kafka.ErrTimedOut, kafka.ErrTransport:
 		next = "the broker at " + t.p.c.Brokers() + " does not answer; check that it runs"
 	case kafka.ErrFenced, kafka.ErrProducerFenced, kafka.ErrInvalidProducerEpoch:

@@ -5,8 +5,9 @@ import "context"
 // Offsets are what a Sink commits: the next offset to be read of each partition, with the group's metadata (member and generation),
 // so that a commit by one who has lost a partition can be refused. Made by Group.Offsets.
 type Offsets struct {
-	next map[TopicPartition]int64
-	meta any // *kafka.ConsumerGroupMetadata; nil where there is none
+	next  map[TopicPartition]int64
+	meta  any  // *kafka.ConsumerGroupMetadata; nil where there is none
+	stale bool // a partition is not ours any more. Metadata that is younger than its loss would let it pass at the broker
 }
 
 // Len is the number of partitions.
@@ -19,7 +20,8 @@ func (o Offsets) Next(tp TopicPartition) (int64, bool) {
 }
 
 // Sink is where results go. Between Begin and Commit or Abort records are produced; Commit makes them and the input's offsets
-// stand together, as far as the delivery mode promises. One goroutine at a time.
+// stand together, as far as the delivery mode promises. After an error of Produce or Commit, Abort; where that fails too, or the
+// error wraps ErrFenced, the sink is done with. One goroutine at a time.
 type Sink interface {
 	Begin(ctx context.Context) error
 	Produce(ctx context.Context, records []Record) error

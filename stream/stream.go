@@ -55,7 +55,10 @@ type Position struct {
 type Revoked struct{ Partitions []TopicPartition }
 
 // Lost: these are another member's already; their offsets must not be committed.
-type Lost struct{ Partitions []TopicPartition }
+type Lost struct {
+	Partitions []TopicPartition
+	Rewound    int // the number that Group.Rewind gave, where that is the reason: they come back; 0 otherwise
+}
 
 func (*Batch) event()    {}
 func (*Assigned) event() {}

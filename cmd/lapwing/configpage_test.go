@@ -125,7 +125,7 @@ Passwords, keys, secrets, tokens and the names in URLs are never shown.
 ## Not there yet
 
 These keys are part of the file's contract, but nothing reads them in this version. They are refused with the reason, so that
-nobody believes in an effect they do not have: ` + "`grpc`, `admin` and `score.max_wait`" + `. ` + "`delivery: exactly_once`" + ` is refused likewise.
+nobody believes in an effect they do not have: ` + "`grpc`, `admin` and `score.max_wait`" + `.
 `)
 	return b.String()
 }

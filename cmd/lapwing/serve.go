@@ -39,8 +39,9 @@ func serverOptions(c *Config) server.Options {
 	o := server.Options{
 		HTTP: c.HTTP, MaxBatch: c.Score.MaxBatch, Queue: c.Score.Queue, MaxInFlight: c.Score.MaxInFlight,
 		RollingRewind: c.Score.RollingRewind, RollingKeys: c.Score.RollingKeys,
-		CommitInterval: c.Score.CommitInterval, ShutdownTimeout: c.Score.ShutdownTimeout,
-		Pyroscope: server.ProfileOptions{URL: c.Pyroscope.URL, User: c.Pyroscope.User, Password: c.Pyroscope.Password, Interval: c.Pyroscope.Interval},
+		Delivery: c.Delivery, CommitInterval: c.Score.CommitInterval, CommitRecords: c.Score.CommitRecords, TransactionTimeout: c.Score.TransactionTimeout,
+		ShutdownTimeout: c.Score.ShutdownTimeout,
+		Pyroscope:       server.ProfileOptions{URL: c.Pyroscope.URL, User: c.Pyroscope.User, Password: c.Pyroscope.Password, Interval: c.Pyroscope.Interval},
 	}
 	if c.HTTP == "none" {
 		o.HTTP = ""

@@ -26,7 +26,7 @@ type Config struct {
 	Kafka       map[string]string `yaml:"kafka" default:"bootstrap.servers=localhost:9092" unit:"librdkafka property: value" doc:"any librdkafka property, passed on as it is; those that Lapwing must own are refused with the reason"`
 	ModelsTopic string            `yaml:"models_topic" default:"lapwing.models" unit:"topic" doc:"the topic that holds the models: compacted, one partition"`
 	HTTP        string            `yaml:"http" default:"127.0.0.1:8080" unit:"HOST:PORT|none" doc:"where serve answers /metrics, /healthz and /readyz"`
-	Delivery    string            `yaml:"delivery" default:"at_least_once" oneof:"at_least_once" doc:"what happens to a batch that was cut short: at_least_once scores it again"`
+	Delivery    string            `yaml:"delivery" default:"at_least_once" oneof:"at_least_once|exactly_once" doc:"what becomes of results that were cut short: at_least_once writes them again; exactly_once writes results and offsets in one transaction, for readers of committed records, who see a score when it is committed: some milliseconds later at low rates, up to commit_interval under load"`
 	LogLevel    string            `yaml:"log_level" default:"info" oneof:"debug|info|warn|error" doc:"the least severe log line that is written"`
 	Pyroscope   PyroscopeConfig   `yaml:"pyroscope" doc:"continuous profiles of train and serve"`
 	Train       TrainConfig       `yaml:"train" doc:"how a model is trained"`
@@ -73,14 +73,16 @@ type TrainConfig struct {
 
 // ScoreConfig is the section of `lapwing serve` and `lapwing score`.
 type ScoreConfig struct {
-	Engine          string        `yaml:"engine" default:"auto" oneof:"auto|cpu|gorgonia" doc:"what computes: auto takes the fastest that works here and says which; a named one never falls back"`
-	MaxBatch        int           `yaml:"max_batch" default:"4096" min:"1" max:"1048576" unit:"records" doc:"most records scored together; a batch forms only while the scorer is busy"`
-	Queue           int           `yaml:"queue" default:"65536" min:"1" unit:"records" doc:"most records waiting to be scored, for each stream"`
-	MaxInFlight     int           `yaml:"max_in_flight" default:"4" min:"1" max:"1024" unit:"batches" doc:"most batches between the read of a record and the commit of its offset"`
-	RollingRewind   int           `yaml:"rolling_rewind" default:"20000" min:"1" unit:"offsets" doc:"how far back a partition is read again, without output, when it is assigned or a model with other rolling features takes over"`
-	RollingKeys     int           `yaml:"rolling_keys" default:"100000" min:"1" unit:"keys" doc:"most keys of a partition whose last records are held for rolling features; the longest unseen goes first; each takes 4 bytes a value and 200 more"`
-	CommitInterval  time.Duration `yaml:"commit_interval" default:"100ms" min:"1000000" unit:"duration" doc:"how often offsets are committed"`
-	ShutdownTimeout time.Duration `yaml:"shutdown_timeout" default:"30s" min:"1000000" unit:"duration" doc:"how long a stop may take to finish, deliver and commit what was read"`
+	Engine             string        `yaml:"engine" default:"auto" oneof:"auto|cpu|gorgonia" doc:"what computes: auto takes the fastest that works here and says which; a named one never falls back"`
+	MaxBatch           int           `yaml:"max_batch" default:"4096" min:"1" max:"1048576" unit:"records" doc:"most records scored together; a batch forms only while the scorer is busy"`
+	Queue              int           `yaml:"queue" default:"65536" min:"1" unit:"records" doc:"most records waiting to be scored, for each stream"`
+	MaxInFlight        int           `yaml:"max_in_flight" default:"4" min:"1" max:"1024" unit:"batches" doc:"most batches between the read of a record and the commit of its offset"`
+	RollingRewind      int           `yaml:"rolling_rewind" default:"20000" min:"1" unit:"offsets" doc:"how far back a partition is read again, without output, when it is assigned or a model with other rolling features takes over"`
+	RollingKeys        int           `yaml:"rolling_keys" default:"100000" min:"1" unit:"keys" doc:"most keys of a partition whose last records are held for rolling features; the longest unseen goes first; each takes 4 bytes a value and 200 more"`
+	CommitInterval     time.Duration `yaml:"commit_interval" default:"100ms" min:"1000000" unit:"duration" doc:"how often offsets are committed, and with exactly_once their results; those are committed at once when no record waits"`
+	CommitRecords      int           `yaml:"commit_records" default:"65536" min:"1" unit:"records" doc:"records after which a commit comes before commit_interval has passed"`
+	TransactionTimeout time.Duration `yaml:"transaction_timeout" default:"10s" min:"1000000000" unit:"duration" doc:"the broker aborts a transaction of exactly_once that is open for longer: so long records of a copy that died may be held back"`
+	ShutdownTimeout    time.Duration `yaml:"shutdown_timeout" default:"30s" min:"1000000" unit:"duration" doc:"how long a stop may take to finish, deliver and commit what was read"`
 }
 
 // StreamConfig is one entry of streams.

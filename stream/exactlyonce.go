@@ -1,0 +1,131 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
+)
+
+// ExactlyOnceOptions configure a transactional sink.
+type ExactlyOnceOptions struct {
+	// ID is the transactional.id. Its next owner aborts what the last one left open, so it must be the member's own: the same
+	// after its restart, another's never. Text; required.
+	ID string
+	// Timeout is how long a transaction may stay open before the broker aborts it: so long a dead member's offsets keep its
+	// successor waiting. Seconds; default 10s.
+	Timeout time.Duration
+}
+
+// Validate reports every fault of o at once.
+func (o *ExactlyOnceOptions) Validate() error {
+	var errs []error
+	if o.ID == "" {
+		errs = append(errs, errors.New("ExactlyOnceOptions.ID is empty"))
+	}
+	if o.Timeout < 0 {
+		errs = append(errs, fmt.Errorf("ExactlyOnceOptions.Timeout %v must not be negative", o.Timeout))
+	}
+	return errors.Join(errs...)
+}
+
+// ExactlyOnce makes a sink whose records and offsets of g stand together or not at all, as readers of committed records see it. It
+// fences an earlier owner of the id.
+//
+// The group's metadata goes with the offsets (KIP-447), so the broker refuses those of a member that has lost its partitions,
+// whatever its transactional id.
+func (c *Client) ExactlyOnce(ctx context.Context, g *Group, o ExactlyOnceOptions) (Sink, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	if o.Timeout == 0 {
+		o.Timeout = 10 * time.Second
+	}
+	t, err := c.Transactor(ctx, o.ID, o.Timeout)
+	if err != nil {
+		return nil, err
+	}
+	return &exactlyOnce{t: t, g: g}, nil
+}
+
+type exactlyOnce struct {
+	t *Transactor
+	g *Group
+}
+
+func (s *exactlyOnce) Begin(context.Context) error { return s.t.Begin() }
+
+func (s *exactlyOnce) Produce(ctx context.Context, records []Record) error {
+	return s.t.Produce(ctx, records)
+}
+
+// Commit sends the offsets while records are still on their way, then commits both. A commit that timed out may stand: it is asked
+// again until the broker says which, and only the committed offsets tell what is left to do.
+func (s *exactlyOnce) Commit(ctx context.Context, o Offsets) error {
+	ctx, cancel := withDeadline(ctx)
+	defer cancel()
+	if len(o.next) > 0 {
+		if err := s.sendOffsets(ctx, o); err != nil {
+			return err
+		}
+	}
+	return s.t.Commit(ctx)
+}
+
+func (s *exactlyOnce) sendOffsets(ctx context.Context, o Offsets) error {
+	meta, ok := o.meta.(*kafka.ConsumerGroupMetadata)
+	if o.stale || !ok || meta == nil {
+		return fmt.Errorf("%w: partitions were taken away since their records were read", ErrNotMember)
+	}
+	names := map[string]*string{}
+	set := make([]kafka.TopicPartition, 0, len(o.next))
+	for tp, n := range o.next {
+		set = append(set, kafka.TopicPartition{Topic: intern(names, tp.Topic), Partition: tp.Partition, Offset: kafka.Offset(n)})
+	}
+	err := s.t.retry(ctx, func(ctx context.Context) error { return s.t.p.p.SendOffsetsToTransaction(ctx, set, meta) })
+	switch {
+	case err == nil:
+		return nil
+	case notMember(err):
+		return fmt.Errorf("%w: %v", ErrNotMember, err)
+	}
+	s.t.p.mu.Lock()
+	first := s.t.p.err
+	s.t.p.mu.Unlock()
+	if first != nil && !errors.Is(fromProducer(err), ErrFenced) { // a record that failed has doomed the transaction
+		return first
+	}
+	return s.t.explain(fmt.Sprintf("offsets of group %s were not added to the transaction", s.g.o.Group), err)
+}
+
+// notMember tells whether the group has moved on without the member that asked.
+func notMember(err error) bool {
+	switch code(err) {
+	case kafka.ErrIllegalGeneration, kafka.ErrUnknownMemberID, kafka.ErrRebalanceInProgress, kafka.ErrFencedInstanceID,
+		kafka.ErrAssignmentLost, kafka.ErrStaleMemberEpoch, kafka.ErrFencedMemberEpoch:
+		return true
+	}
+	return false
+}
+
+// Abort takes back what was produced since Begin. Positions are the caller's to move back: Group.Rewind.
+func (s *exactlyOnce) Abort(ctx context.Context) error { return s.t.Abort(ctx) }
+
+// Close leaves an open transaction to whoever owns the id next.
+func (s *exactlyOnce) Close(context.Context) error {
+	s.t.Close()
+	return nil
+}
+
+// TryTransactions initialises transactions under an id and gives it up again: the broker's answer says whether it keeps a
+// transaction log and allows this client the id. An id that a sink owns would fence it.
+func (c *Client) TryTransactions(ctx context.Context, id string, timeout time.Duration) error {
+	t, err := c.Transactor(ctx, id, timeout)
+	if err != nil {
+		return err
+	}
+	t.Close()
+	return nil
+}
