@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"syscall"
 	"testing"
 
@@ -71,19 +72,42 @@ func TestDecodeCarRecord(t *testing.T) {
 	}
 }
 
+// normalRecord is 18 numbers with four decimal places and either sign, about 290 bytes.
+func normalRecord(names []string, rng *rand.Rand) []byte {
+	var b bytes.Buffer
+	for k, n := range names {
+		fmt.Fprintf(&b, "%c%q:%.4f", "{,"[min(k, 1)], n, rng.NormFloat64())
+	}
+	b.WriteByte('}')
+	return b.Bytes()
+}
+
 func BenchmarkDecodeJSON18(b *testing.B) {
-	short := make([]string, len(carFields))
+	short, sensors := make([]string, len(carFields)), make([]string, len(carFields))
 	for i := range short {
 		short[i] = fmt.Sprintf("s%d", i+1)
+		sensors[i] = fmt.Sprintf("sensor_%02d", i)
 	}
-	for name, names := range map[string][]string{"cars": carFields, "short": short} {
-		b.Run(name, func(b *testing.B) {
-			d := mustCompile(b, numbers(names...))
+	rng := rand.New(rand.NewPCG(1, 1))
+	for _, tt := range []struct {
+		name   string
+		names  []string
+		record func(i int) []byte
+	}{
+		{"cars", carFields, func(i int) []byte { return carRecord(carFields, i) }},
+		{"short", short, func(i int) []byte { return carRecord(short, i) }},
+		{"normal", sensors, func(int) []byte { return normalRecord(sensors, rng) }},
+		{"spaced", sensors, func(int) []byte {
+			return bytes.ReplaceAll(bytes.ReplaceAll(normalRecord(sensors, rng), []byte(","), []byte(", ")), []byte(":"), []byte(": "))
+		}},
+	} {
+		b.Run(tt.name, func(b *testing.B) {
+			d := mustCompile(b, numbers(tt.names...))
 			row := make([]float32, d.Columns())
-			recs := make([][]byte, 256)
+			recs := make([][]byte, 8192) // so many that the branch predictor cannot know them by heart
 			total := 0
 			for i := range recs {
-				recs[i] = carRecord(names, i)
+				recs[i] = tt.record(i)
 				total += len(recs[i])
 			}
 			b.SetBytes(int64(total / len(recs)))
@@ -91,7 +115,7 @@ func BenchmarkDecodeJSON18(b *testing.B) {
 			cpu := cpuSeconds()
 			b.ResetTimer()
 			for i := 0; i < b.N; i++ {
-				if r := d.Decode(recs[i&255], row); r.Outcome != OK {
+				if r := d.Decode(recs[i%len(recs)], row); r.Outcome != OK {
 					b.Fatal(r)
 				}
 			}

@@ -1,6 +1,9 @@
 package events
 
 import (
+	"encoding/binary"
+	"math"
+	"math/bits"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -62,93 +65,117 @@ func skipBlank(b []byte, i int) int {
 
 // object walks the object at b[i] for the wants of n and gives the index after it, or a negative one.
 //
-// Producers write their keys in one order, so the key that followed last time is compared first; only when it is
-// another one is it scanned and looked up.
+// A number that ends within eight bytes, which most do, is read here and not in a function: the eight bytes are looked
+// at in one word (scanDigits says how). The first byte that is no digit ends the whole part, the second the number if
+// the first is a point; without the point the digits are at most seven in a row, and as a float32 both they and the power
+// of ten below them are exact, so that their quotient is rounded once.
 func (d *Decoder) object(b []byte, i int, n *node, depth int) int {
 	if depth > MaxDepth {
 		return d.failed(i, failDeep)
 	}
-	i = skipBlank(b, i+1)
-	if i < len(b) && b[i] == '}' {
-		return i + 1
-	}
-	expected := &n.first
+	l := &n.layout
+	cur := int32(slotStart)
 	for {
-		if i >= len(b) || b[i] != '"' {
-			return d.failed(i, failKey)
-		}
-		at := *expected
-		if at >= 0 {
-			c := &n.children[at]
-			end := i + 1 + len(c.key)
-			if c.plain && end < len(b) && b[end] == '"' && string(b[i+1:end]) == c.key {
-				i = end + 1
-			} else {
-				at = -1
-			}
-		}
-		if at < 0 {
-			start := i + 1
-			end, escaped := d.scanString(b, start)
-			if end < 0 {
-				return end
-			}
-			i = end + 1
-			key := b[start:end]
-			if escaped {
-				d.scratch = unescape(d.scratch[:0], key)
-				key = d.scratch
-			}
-			if found, ok := n.byKey[string(key)]; ok {
-				at = found
-				*expected = at
-			}
-		}
-		if i < len(b) && b[i] == ':' {
-			i++
+		at := l.slots[cur].next
+		s := &l.slots[at]
+		if j := i + s.len; j < len(b) && b[j] > ' ' && s.stands(b, i, j) {
+			i = j
 		} else {
-			if i = skipBlank(b, i); i >= len(b) || b[i] != ':' {
-				return d.failed(i, failColon)
+			if cur != slotStart {
+				if i = skipBlank(b, i); i >= len(b) {
+					return d.failed(i, failEnd)
+				}
+				if b[i] == '}' {
+					return i + 1
+				}
+				if b[i] != ',' {
+					return d.failed(i, failComma)
+				}
 			}
-			i++
-		}
-		if i < len(b) && b[i] <= ' ' {
-			i = skipBlank(b, i)
-		}
-		if at >= 0 {
-			c := &n.children[at]
-			expected = &c.next
-			if c.number && i < len(b) && (b[i]-'0' <= 9 || b[i] == '-') {
-				i = d.number(b, i, c.field)
-			} else {
-				i = d.value(b, i, c.node, depth)
+			lead := i
+			i = skipBlank(b, i+1)
+			if cur == slotStart && i < len(b) && b[i] == '}' {
+				return i + 1
 			}
-		} else {
+			if i, at = d.key(b, lead, i, n); i < 0 {
+				return i
+			}
+			if at != slotUnknown {
+				l.slots[cur].next = at
+			}
+			s = &l.slots[at]
+		}
+		cur = at
+		switch {
+		case s.kind == slotNumber && i+8 <= len(b):
+			x := binary.LittleEndian.Uint64(b[i:])
+			minus := 0
+			if byte(x) == '-' {
+				minus = 1
+			}
+			x = x>>(8*uint(minus)) ^ 0x3030303030303030
+			other := (x&0x7f7f7f7f7f7f7f7f + 0x7676767676767676 | x) & 0x8080808080808080
+			whole := uint(bits.TrailingZeros64(other)) &^ 7 // in bits, as all that follows
+			end, point := whole, uint(0)
+			digits := x
+			if byte(x>>(whole&63)) == '.'^'0' {
+				end = uint(bits.TrailingZeros64(other&(other-1))) &^ 7
+				below := uint64(1)<<(whole&63) - 1
+				digits = x&below | x>>8&^below
+				point = 8
+			}
+			// No digit, none after the point, a zero in front of others, an exponent, or an end that lies further on.
+			if whole == 0 || end == whole+point && point > 0 || byte(x) == 0 && whole > 8 || end >= 64-8*uint(minus) || byte(x>>(end&63))|0x20 == ('e'^'0')|0x20 ||
+				d.state[s.field] != fieldAbsent {
+				i = d.number(b, i, s, n, depth)
+				break
+			}
+			digits = joinDigits(digits << ((64 - end + point) & 63))
+			v := float32(int32(digits)) / pow10Float32[(end-whole-point)>>3&7]
+			v = math.Float32frombits(math.Float32bits(v) | uint32(minus)<<31)
+			d.row[s.col] = v
+			d.state[s.field] = fieldValue
+			d.good++
+			i += minus + int(end>>3)
+			continue
+		case s.kind == slotNumber:
+			i = d.number(b, i, s, n, depth)
+		case s.kind == slotSkip:
 			i = d.skip(b, i, depth)
+		default:
+			i = d.value(b, i, n.children[s.child].node, depth)
 		}
 		if i < 0 {
 			return i
 		}
-		if i < len(b) && b[i] == ',' {
-			i++
-			if i < len(b) && b[i] <= ' ' {
-				i = skipBlank(b, i)
-			}
-			continue
-		}
-		i = skipBlank(b, i)
-		if i >= len(b) {
-			return d.failed(i, failEnd)
-		}
-		switch b[i] {
-		case ',':
-			i = skipBlank(b, i+1)
-		case '}':
-			return i + 1
-		default:
-			return d.failed(i, failComma)
-		}
 	}
+}
+
+// key scans the key at b[i] and gives the index of its value and its slot. lead is the index of the bracket or comma
+// before it.
+func (d *Decoder) key(b []byte, lead, i int, n *node) (int, int32) {
+	if i >= len(b) || b[i] != '"' {
+		return d.failed(i, failKey), 0
+	}
+	start := i + 1
+	end, escaped := d.scanString(b, start)
+	if end < 0 {
+		return end, 0
+	}
+	if i = skipBlank(b, end+1); i >= len(b) || b[i] != ':' {
+		return d.failed(i, failColon), 0
+	}
+	i = skipBlank(b, i+1)
+	key := b[start:end]
+	if escaped {
+		d.scratch = unescape(d.scratch[:0], key)
+		key = d.scratch
+	}
+	child, ok := n.byKey[string(key)]
+	if !ok {
+		child = -1
+	}
+	return i, n.layout.learn(n, b[lead:i], child)
 }
 
 // value takes the value at b[i] for node n, which wants it or something below it.
@@ -252,8 +279,18 @@ func (d *Decoder) value(b []byte, i int, n *node, depth int) int {
 	}
 }
 
-// number takes the number at b[i] for a field that is one. It is value's most common case, flat.
-func (d *Decoder) number(b []byte, i int, f int32) int {
+// number takes what stands at b[i] for a field that is a number.
+func (d *Decoder) number(b []byte, i int, s *slot, n *node, depth int) int {
+	if i >= len(b) || b[i]-'0' > 9 && b[i] != '-' {
+		return d.value(b, i, n.children[s.child].node, depth)
+	}
+	f := s.field
+	if end, v := wideNumber(b, i); end > 0 && d.state[f] == fieldAbsent {
+		d.row[s.col] = v
+		d.state[f] = fieldValue
+		d.good++
+		return end
+	}
 	end, mant, exp, exact := scanNumber(b, i)
 	if end < 0 {
 		return d.numberFailed(b, i, ^end)
@@ -262,7 +299,7 @@ func (d *Decoder) number(b []byte, i int, f int32) int {
 		if b[i] == '-' {
 			v = -v
 		}
-		d.row[d.fields[f].col] = v
+		d.row[s.col] = v
 		d.state[f] = fieldValue
 		d.good++
 		return end

@@ -12,6 +12,8 @@ import (
 var pow10 = [23]float64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
 	1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22}
 
+var pow10Float32 = [8]float32{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7}
+
 // A decimal is mant·10^exp. exact is false where more than 19 digits were written: mant has then overflowed and
 // only the literal itself says the value.
 type decimal struct {
@@ -67,11 +69,7 @@ func scanDigits(b []byte, i int, mant uint64) (int, uint64) {
 		x := binary.LittleEndian.Uint64(b[i:]) ^ 0x3030303030303030
 		other := (x&0x7f7f7f7f7f7f7f7f + 0x7676767676767676 | x) & 0x8080808080808080
 		n := bits.TrailingZeros64(other) >> 3 // 8 if all are digits
-		x <<= uint(8-n) * 8
-		x = x * (10<<8 + 1) >> 8
-		x = x & 0x00ff00ff00ff00ff * (100<<16 + 1) >> 16
-		x = x & 0x0000ffff0000ffff * (10000<<32 + 1) >> 32
-		mant = mant*tens[n] + x
+		mant = mant*tens[n] + joinDigits(x<<(uint(8-n)*8))
 		i += n
 		if n < 8 {
 			return i, mant
@@ -82,6 +80,49 @@ func scanDigits(b []byte, i int, mant uint64) (int, uint64) {
 		i++
 	}
 	return i, mant
+}
+
+// wideNumber reads the number at b[i] where it is a plain one of 9 to 15 bytes (without its sign) with its point among the
+// first eight; else end is 0, and scanNumber has to say what it is. Up to 14 digits and the power of ten below them are
+// exact as float64, so fastFloat32's argument holds.
+func wideNumber(b []byte, i int) (end int, v float32) {
+	minus := uint32(0)
+	if b[i] == '-' {
+		minus = 1
+	}
+	i += int(minus)
+	if i+16 > len(b) {
+		return 0, 0
+	}
+	x := binary.LittleEndian.Uint64(b[i:]) ^ 0x3030303030303030
+	y := binary.LittleEndian.Uint64(b[i+8:]) ^ 0x3030303030303030
+	otherX := (x&0x7f7f7f7f7f7f7f7f + 0x7676767676767676 | x) & 0x8080808080808080
+	otherY := (y&0x7f7f7f7f7f7f7f7f + 0x7676767676767676 | y) & 0x8080808080808080
+	whole := uint(bits.TrailingZeros64(otherX)) & 0x38 // in bits
+	last := uint(bits.TrailingZeros64(otherY)) & 0x78
+	if otherX&(otherX-1) != 0 || whole == 0 || byte(x>>whole) != '.'^'0' || byte(x) == 0 && whole > 8 ||
+		last == 0 || last == 64 || byte(y>>(last&0x38))|0x20 == ('e'^'0')|0x20 {
+		return 0, 0
+	}
+	// Without the point x has eight digits, the last from y, and y those that are left.
+	below := uint64(1)<<whole - 1
+	x = x&below | (x>>8|y<<56)&^below
+	mant := joinDigits(x) * tens[last>>3-1]
+	if last > 8 {
+		mant += joinDigits(y >> 8 << ((72 - last) & 0x38))
+	}
+	q := float64(int64(mant)) / pow10[(56-whole+last)>>3&15]
+	if math.Float64bits(q)&(1<<29-1)-(1<<28-4) <= 8 {
+		return 0, 0
+	}
+	return i + 8 + int(last>>3), math.Float32frombits(math.Float32bits(float32(q)) | minus<<31)
+}
+
+// joinDigits makes a number of eight digits, each a byte from 0 to 9, the first one lowest.
+func joinDigits(x uint64) uint64 {
+	x = x * (10<<8 + 1) >> 8
+	x = x & 0x00ff00ff00ff00ff * (100<<16 + 1) >> 16
+	return x & 0x0000ffff0000ffff * (10000<<32 + 1) >> 32
 }
 
 var tens = [9]uint64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8}

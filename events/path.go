@@ -39,19 +39,16 @@ type node struct {
 
 	children []child // by object key
 	byKey    map[string]int32
-	first    int32  // the child expected first, learned from the records seen; -1 = none
+	layout   layout // how the object is written
 	elems    []elem // by array index, ascending
 	seen     uint64 // the record (Decoder.epoch) in which this node last had a value
 }
 
 // A child is a node below an object's key.
 type child struct {
-	key    string
-	plain  bool  // key stands in JSON as it is: no quote, backslash or control character
-	number bool  // node wants a number for one field, and nothing else: the common case
-	field  int32 // then that field
-	next   int32 // the child expected after this one; -1 = none
-	node   *node
+	number     bool  // node wants a number for one field, and nothing else: the common case
+	field, col int32 // then that field and its column
+	node       *node
 }
 
 // An elem is a node below an array's index.
@@ -60,7 +57,7 @@ type elem struct {
 	node  *node
 }
 
-func newNode() *node { return &node{field: -1, first: -1} }
+func newNode() *node { return &node{field: -1, layout: newLayout()} }
 
 // leaf: the spec wants the value itself.
 func (n *node) leaf() bool { return n.field >= 0 || n.isTime || n.capture > 0 }
@@ -78,12 +75,7 @@ func (n *node) add(keys []string) *node {
 				n.byKey = map[string]int32{}
 			}
 			at = int32(len(n.children))
-			c := child{key: k, plain: plainKey(k), next: -1, node: newNode()}
-			if at > 0 {
-				n.children[at-1].next = at
-			} else {
-				n.first = 0
-			}
+			c := child{node: newNode()}
 			n.children = append(n.children, c)
 			n.byKey[k] = at
 			if index, ok := arrayIndex(k); ok {
@@ -107,15 +99,18 @@ func (n *node) mark(fields []field) {
 		c := &n.children[i]
 		f := c.node.field
 		c.number = f >= 0 && !c.node.isTime && c.node.capture == 0 && !c.node.inner() && fields[f].kind == model.Number
-		c.field = f
+		if c.number {
+			c.field, c.col = f, fields[f].col
+		}
 		c.node.mark(fields)
 	}
 }
 
-// clone copies the tree: predictions and seen marks belong to one decoder.
+// clone copies the tree: layouts and seen marks belong to one decoder.
 func (n *node) clone() *node {
 	c := *n
 	c.seen = 0
+	c.layout = n.layout.clone()
 	c.children = append([]child(nil), n.children...)
 	c.elems = append([]elem(nil), n.elems...)
 	moved := map[*node]*node{}
@@ -128,15 +123,6 @@ func (n *node) clone() *node {
 		c.elems[i].node = moved[c.elems[i].node]
 	}
 	return &c
-}
-
-func plainKey(k string) bool {
-	for i := 0; i < len(k); i++ {
-		if k[i] < 0x20 || k[i] == '"' || k[i] == '\\' {
-			return false
-		}
-	}
-	return true
 }
 
 // arrayIndex reads a key as an array index; up to 6 digits, more is no place in a record that fits in memory.
