@@ -78,6 +78,7 @@ type Group struct {
 
 	mu       sync.Mutex
 	k        *kafka.Consumer
+	in       *intake // k's; wake only
 	parts    map[TopicPartition]*owned
 	events   []Event  // rebalances that the caller has not seen; they go before batches
 	ready    []*Batch // full ones
@@ -256,6 +257,9 @@ func (g *Group) poke() {
 	case g.wake <- struct{}{}:
 	default:
 	}
+	if g.in != nil {
+		g.in.wake()
+	}
 }
 
 func (g *Group) notify() {
@@ -431,9 +435,10 @@ func (g *Group) Close() error {
 	if g.err == nil {
 		g.err = ErrClosed
 	}
-	g.notify()
-	g.mu.Unlock()
 	g.cancel()
+	g.notify()
+	g.poke()
+	g.mu.Unlock()
 	<-g.done
 	committed := make(chan struct{})
 	go func() { g.commits.Wait(); close(committed) }()
@@ -447,6 +452,11 @@ func (g *Group) Close() error {
 	if g.k == nil {
 		return nil
 	}
+	g.mu.Lock()
+	in := g.in
+	g.in = nil
+	g.mu.Unlock()
+	in.close()
 	if err := closeConsumer(g.k, g.o.CloseTimeout); err != nil {
 		return fmt.Errorf("group %s: %w", g.o.Group, err)
 	}

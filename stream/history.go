@@ -117,14 +117,16 @@ func (c *Client) ReadRanges(ctx context.Context, topic string, ranges []Range, o
 	for _, s := range shares {
 		k, err := c.consumer(map[string]any{"group.id": "lapwing-history"}, "20", historyDefaults)
 		if err == nil {
-			r := &rangeReader{h: h, k: k, parts: s, by: map[int32]*part{}}
+			r := &rangeReader{h: h, k: k, in: newIntake(k), parts: s, open: len(s), by: map[int32]*part{}}
 			for _, p := range s {
 				r.by[p.Partition] = p
 			}
+			r.in.lead(r.positions(s))
 			if err = k.Assign(r.positions(s)); err == nil {
 				h.wg.Go(func() { r.run(ctx) })
 				continue
 			}
+			r.in.close()
 			k.Close()
 		}
 		h.cancel()
@@ -189,7 +191,9 @@ func (h *History) fail(err error) {
 type rangeReader struct {
 	h      *History
 	k      *kafka.Consumer
+	in     *intake
 	parts  []*part
+	open   int // parts that are not done
 	by     map[int32]*part
 	last   *part
 	reset  error // an out-of-range report that has not been looked into
@@ -206,76 +210,55 @@ func (r *rangeReader) positions(parts []*part) []kafka.TopicPartition {
 
 func (r *rangeReader) run(ctx context.Context) {
 	defer func() {
+		r.in.close()
 		if err := closeConsumer(r.k, 5*time.Second); err != nil {
 			r.h.c.log.Warn("history reader", "topic", r.h.topic, "err", err)
 		}
 	}()
-	open := len(r.parts)
 	now := time.Now()
 	for _, p := range r.parts {
 		p.moved = now
 	}
-	for open > 0 && ctx.Err() == nil {
-		ev := r.k.Poll(0)
-		if ev == nil { // dry: hand out what there is, then wait
-			for _, p := range r.parts {
-				if !r.flush(ctx, p) {
-					return
-				}
-			}
-			if r.reset != nil {
-				n, err := r.outOfRange(ctx, r.reset)
-				open -= n
-				r.reset = nil
-				if err != nil {
-					if ctx.Err() == nil {
-						r.h.fail(err)
-					}
-					return
-				}
-				continue
-			}
-			if ev = r.k.Poll(100); ev == nil {
-				if err := r.stalled(); err != nil {
-					r.h.fail(err)
-					return
-				}
-				continue
-			}
+	for r.open > 0 && ctx.Err() == nil {
+		wait := 100
+		if r.reset != nil {
+			wait = 0
 		}
-		switch e := ev.(type) {
-		case *kafka.Message:
-			p := r.last
-			if p == nil || p.Partition != e.TopicPartition.Partition {
-				p = r.by[e.TopicPartition.Partition]
-				r.last = p
+		h := r.in.take(r.h.o.MaxBatch, wait)
+		if h.empty() {
+			err := r.stalled()
+			if r.reset != nil {
+				reset := r.reset
+				r.reset = nil
+				err = r.outOfRange(ctx, reset)
 			}
-			if p.done || e.TopicPartition.Error != nil {
-				continue
-			}
-			o := int64(e.TopicPartition.Offset)
-			if o < p.pos {
-				continue // fetched before the position was moved
-			}
-			r.resets = 0
-			if o < p.To {
-				if p.batch == nil {
-					p.batch = newBatch()
+			if err != nil {
+				if ctx.Err() == nil {
+					r.h.fail(err)
 				}
-				p.batch.add(e)
-				p.records++
-				p.pos = o + 1
-			} else {
-				p.pos = p.To // the range's last offsets hold no record
-			}
-			if p.pos >= p.To {
-				open--
-				if !r.finish(ctx, p) {
-					return
-				}
-			} else if len(p.batch.Records) >= r.h.o.MaxBatch && !r.flush(ctx, p) {
 				return
 			}
+			continue
+		}
+		if err := r.haul(ctx, h); err != nil {
+			r.h.fail(err)
+			return
+		}
+		for _, p := range r.parts { // what came is handed out: the following take may wait
+			if !r.flush(ctx, p) {
+				return
+			}
+		}
+	}
+}
+
+// haul deals with what was taken.
+func (r *rangeReader) haul(ctx context.Context, h *haul) error {
+	at := 0
+	for _, m := range h.marks {
+		r.records(ctx, h, at, m.at)
+		at = m.at
+		switch e := m.event.(type) {
 		case kafka.PartitionEOF:
 			p := r.by[e.Partition]
 			if p == nil || p.done {
@@ -285,16 +268,46 @@ func (r *rangeReader) run(ctx context.Context) {
 				p.pos, p.moved = o, time.Now()
 			}
 			if p.pos >= p.To {
-				open--
-				if !r.finish(ctx, p) {
-					return
-				}
+				r.finish(ctx, p)
 			}
 		case kafka.Error:
 			if err := r.failed(e); err != nil {
-				r.h.fail(err)
-				return
+				return err
 			}
+		}
+	}
+	r.records(ctx, h, at, len(h.records))
+	return nil
+}
+
+func (r *rangeReader) records(ctx context.Context, h *haul, from, to int) {
+	for i := from; i < to; i++ {
+		rec := &h.records[i]
+		p := r.last
+		if i == from || p.Partition != rec.Partition {
+			p = r.by[rec.Partition]
+			r.last = p
+			if p.batch != nil {
+				p.batch.hold(h)
+			}
+		}
+		if p.done || rec.Offset < p.pos { // or fetched before the position was moved
+			continue
+		}
+		r.resets = 0
+		if rec.Offset < p.To {
+			if p.batch == nil {
+				p.batch = newBatch()
+				p.batch.hold(h)
+			}
+			p.batch.Records = append(p.batch.Records, *rec)
+			p.records++
+			p.pos = rec.Offset + 1
+		} else {
+			p.pos = p.To // the range's last offsets hold no record
+		}
+		if p.pos >= p.To {
+			r.finish(ctx, p)
 		}
 	}
 }
@@ -325,13 +338,14 @@ func (r *rangeReader) flush(ctx context.Context, p *part) bool {
 }
 
 // finish ends a partition: nothing more is fetched from it.
-func (r *rangeReader) finish(ctx context.Context, p *part) bool {
+func (r *rangeReader) finish(ctx context.Context, p *part) {
 	p.done = true
+	r.open--
 	p.pos = min(p.pos, p.To)
 	if err := r.k.IncrementalUnassign(r.positions([]*part{p})); err != nil {
 		r.h.c.log.Debug("history reader: unassign", "topic", r.h.topic, "partition", p.Partition, "err", err)
 	}
-	return r.flush(ctx, p)
+	r.flush(ctx, p)
 }
 
 // stalled names partitions without progress, and gives up when none has made any for Stall. A broker that merely pauses is waited
@@ -387,7 +401,7 @@ func (r *rangeReader) failed(e kafka.Error) error {
 
 // outOfRange: retention has deleted what was to be read next. The read goes on at the oldest kept record, and the loss is
 // counted; jumping to the end, as the default elsewhere, would leave out everything still kept between.
-func (r *rangeReader) outOfRange(ctx context.Context, e error) (ended int, err error) {
+func (r *rangeReader) outOfRange(ctx context.Context, e error) error {
 	var tps []TopicPartition
 	for _, p := range r.parts {
 		if !p.done {
@@ -395,19 +409,19 @@ func (r *rangeReader) outOfRange(ctx context.Context, e error) (ended int, err e
 		}
 	}
 	if len(tps) == 0 {
-		return 0, nil
+		return nil
 	}
 	actx, cancel := context.WithTimeout(ctx, r.h.o.Stall)
 	defer cancel()
 	low, high, err := r.h.c.lowHigh(actx, tps, kafka.IsolationLevelReadUncommitted)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	moved := false
 	for _, tp := range tps {
 		p := r.by[tp.Partition]
 		if p.pos > high[tp] {
-			return ended, r.lost(p, errors.New("the log is shorter than it was: the topic was likely recreated"))
+			return r.lost(p, errors.New("the log is shorter than it was: the topic was likely recreated"))
 		}
 		if low[tp] <= p.pos {
 			continue
@@ -419,28 +433,25 @@ func (r *rangeReader) outOfRange(ctx context.Context, e error) (ended int, err e
 		p.moved = time.Now()
 		r.h.c.log.Warn("retention deleted records before they were read", "topic", r.h.topic, "partition", p.Partition, "lost", gone, "goes_on_at", p.pos)
 		if p.pos >= p.To {
-			ended++
-			if !r.finish(ctx, p) {
-				return ended, ctx.Err()
-			}
+			r.finish(ctx, p)
 		} else if err := r.reassign(p); err != nil {
-			return ended, r.lost(p, err)
+			return r.lost(p, err)
 		}
 	}
 	if moved {
-		return ended, nil
+		return nil
 	}
 	// In range after all (a leader that lags after an election): try again where we are, but not for ever.
 	if r.resets++; r.resets > 20 {
-		return ended, r.lost(r.by[tps[0].Partition], e)
+		return r.lost(r.by[tps[0].Partition], e)
 	}
 	pause(ctx, 100*time.Millisecond)
 	for _, tp := range tps {
 		if err := r.reassign(r.by[tp.Partition]); err != nil {
-			return ended, r.lost(r.by[tp.Partition], err)
+			return r.lost(r.by[tp.Partition], err)
 		}
 	}
-	return ended, nil
+	return nil
 }
 
 func (r *rangeReader) reassign(p *part) error {
@@ -448,6 +459,7 @@ func (r *rangeReader) reassign(p *part) error {
 	if err := r.k.IncrementalUnassign(at); err != nil {
 		return err
 	}
+	r.in.lead(at)
 	return r.k.IncrementalAssign(at)
 }
 

@@ -12,7 +12,6 @@ import (
 )
 
 const (
-	chunkSize   = 512             // records taken from librdkafka between two looks at the shared state
 	readyMax    = 2               // full batches that wait for the caller
 	resolveTime = 5 * time.Second // one try to find out where new partitions begin
 	refusals    = 5               // fatal errors within refusalSpan after which the group gives up
@@ -25,11 +24,10 @@ const (
 // acknowledged: so nothing is fetched before, no queue has to be emptied after a seek, and polling never stops meanwhile. A
 // revocation waits inside librdkafka's callback: the rebalance cannot go on before the caller has drained anyway.
 type poller struct {
-	g       *Group
-	k       *kafka.Consumer
-	names   map[string]*string
-	chunk   []Record
-	scratch Batch
+	g     *Group
+	k     *kafka.Consumer
+	in    *intake
+	names map[string]*string
 
 	fresh  []TopicPartition // assigned by the group; where they begin is not known yet
 	reset  bool             // a position was out of range
@@ -65,9 +63,9 @@ func (p *poller) open() error {
 		k.Close()
 		return p.g.c.adminErr("the subscription failed", fmt.Sprintf("group %s, topics %v", o.Group, o.Topics), err)
 	}
-	p.k = k
+	p.k, p.in = k, newIntake(k)
 	p.g.mu.Lock()
-	p.g.k = k
+	p.g.k, p.g.in = k, p.in
 	p.g.mu.Unlock()
 	return nil
 }
@@ -91,8 +89,7 @@ func (p *poller) run() {
 			p.pauseAll(true)
 		}
 		if p.paused {
-			p.take(p.k.Poll(0))
-			p.merge()
+			p.poll(0)
 		}
 		pauseOr(g.ctx, g.wake, 50*time.Millisecond)
 	}
@@ -118,13 +115,13 @@ func (p *poller) settle() int {
 	g.mu.Lock()
 	acked := g.assign
 	g.assign = nil
-	waiting := g.awaiting != nil || len(p.fresh) > 0
+	waiting := g.awaiting != nil && !p.in.wakes() || len(p.fresh) > 0
 	g.mu.Unlock()
 	if len(acked) > 0 {
 		p.start(acked)
 	}
 	if waiting {
-		return 5 // the acknowledgement cannot interrupt a poll
+		return 5 // the acknowledgement cannot interrupt the Go client's poll
 	}
 	return 100
 }
@@ -148,43 +145,41 @@ func (p *poller) room() bool {
 	return true
 }
 
-// poll takes what is there, up to a chunk; where nothing is, it waits.
+// poll takes what is there, up to a full batch; where nothing is, it waits.
 func (p *poller) poll(wait int) {
-	for len(p.chunk) < chunkSize {
-		e := p.k.Poll(0)
-		if e == nil {
-			if len(p.chunk) > 0 {
-				break
-			}
-			if p.reset {
-				p.reset = false
-				p.outOfRange()
-				return
-			}
-			if e = p.k.Poll(wait); e == nil {
-				return
-			}
-		}
-		if !p.take(e) {
-			break
-		}
+	g := p.g
+	if p.reset {
+		wait = 0
 	}
-	p.merge()
+	g.mu.Lock()
+	room := g.o.MaxBatch
+	if g.cur != nil {
+		room -= len(g.cur.Records)
+	}
+	g.mu.Unlock()
+	h := p.in.take(room, wait)
+	if h.empty() {
+		if p.reset {
+			p.reset = false
+			p.outOfRange()
+		}
+		return
+	}
+	at := 0
+	for _, m := range h.marks {
+		p.merge(h, at, m.at)
+		at = m.at
+		p.take(m.event)
+	}
+	p.merge(h, at, len(h.records))
 }
 
-// take deals with one event; false ends the chunk.
-func (p *poller) take(e kafka.Event) bool {
+// take deals with an event that is not a record.
+func (p *poller) take(e kafka.Event) {
 	switch e := e.(type) {
 	case *kafka.Message:
-		if e.TopicPartition.Error != nil {
-			p.say("a record could not be read", e.TopicPartition.Error)
-			return true
-		}
-		p.scratch.Records = p.chunk
-		p.scratch.add(e)
-		p.chunk = p.scratch.Records
+		p.say("a record could not be read", e.TopicPartition.Error)
 	case kafka.PartitionEOF:
-		p.merge()
 		p.g.mu.Lock()
 		if w := p.g.parts[TopicPartition{*e.Topic, e.Partition}]; w != nil && w.started {
 			w.pos = max(w.pos, int64(e.Offset))
@@ -196,30 +191,34 @@ func (p *poller) take(e kafka.Event) bool {
 		p.stats(e.String())
 	case kafka.Error:
 		p.failed(e)
-		return false
 	}
-	return true
 }
 
-// merge moves the chunk to where Next finds it.
-func (p *poller) merge() {
-	if len(p.chunk) == 0 {
+// merge moves some of what was taken to where Next finds it.
+func (p *poller) merge(h *haul, from, to int) {
+	if from == to {
 		return
 	}
 	g := p.g
 	g.mu.Lock()
 	var w *owned
 	var at TopicPartition
-	for i := range p.chunk {
-		r := &p.chunk[i]
-		if tp := (TopicPartition{r.Topic, r.Partition}); at != tp {
-			w, at = g.parts[tp], tp
+	var holds *Batch
+	for i := from; i < to; i++ {
+		r := &h.records[i]
+		if i == from || r.Partition != at.Partition || r.Topic != at.Topic {
+			at = TopicPartition{r.Topic, r.Partition}
+			w = g.parts[at]
 		}
 		if w == nil || !w.started || r.Offset < w.pos {
 			continue // no longer ours, or fetched twice around a pause
 		}
 		if g.cur == nil {
 			g.cur = newBatch()
+		}
+		if holds != g.cur {
+			g.cur.hold(h)
+			holds = g.cur
 		}
 		g.cur.Records = append(g.cur.Records, *r)
 		w.pos = r.Offset + 1
@@ -230,8 +229,6 @@ func (p *poller) merge() {
 	}
 	g.notify()
 	g.mu.Unlock()
-	clear(p.chunk)
-	p.chunk = p.chunk[:0]
 }
 
 // rebalance is librdkafka's callback; it runs inside Poll, or inside Close once the poller has ended.
@@ -269,7 +266,6 @@ func (p *poller) revoke(k *kafka.Consumer, partitions []kafka.TopicPartition, lo
 		tps = append(tps, TopicPartition{*tp.Topic, tp.Partition})
 	}
 	sortTPs(tps)
-	p.merge()
 	g.mu.Lock()
 	told := p.takeAway(tps)
 	if lost {
@@ -457,6 +453,7 @@ func (p *poller) start(acked []Position) {
 	if len(at) == 0 {
 		return
 	}
+	p.in.lead(at)
 	if err := p.k.IncrementalAssign(at); err != nil {
 		p.fatal = fmt.Errorf("partitions could not be assigned: %w", err)
 		return
@@ -568,6 +565,7 @@ func (p *poller) again() {
 	}
 	g.mu.Unlock()
 	p.unassign(p.k, tps)
+	p.in.lead(at)
 	if err := p.k.IncrementalAssign(at); err != nil {
 		p.fatal = fmt.Errorf("partitions could not be assigned: %w", err)
 	}
@@ -611,7 +609,7 @@ func (p *poller) say(what string, err error) {
 func (p *poller) reopen() {
 	g := p.g
 	cause := p.fatal
-	p.fatal, p.reset, p.paused, p.chunk = nil, false, false, p.chunk[:0]
+	p.fatal, p.reset, p.paused = nil, false, false
 	p.fatals = append(slices.DeleteFunc(p.fatals, func(t time.Time) bool { return time.Since(t) > refusalSpan }), time.Now())
 	g.mu.Lock()
 	var all []TopicPartition
@@ -622,7 +620,7 @@ func (p *poller) reopen() {
 	told := p.takeAway(all)
 	p.forget(all)
 	g.inGroup = false
-	g.k = nil
+	g.k, g.in = nil, nil
 	if len(told) > 0 {
 		g.events = append(g.events, &Lost{Partitions: told})
 	}
@@ -632,6 +630,7 @@ func (p *poller) reopen() {
 	g.commits.Wait()
 	// librdkafka refuses to close a consumer after a fatal error, and the Go client then polls it for ever: it is left behind, which
 	// refusals keeps rare.
+	p.in.close()
 	_ = closeConsumer(p.k, 200*time.Millisecond)
 	for len(p.fatals) <= refusals {
 		if !pause(g.ctx, time.Second<<min(len(p.fatals)-1, 4)) {

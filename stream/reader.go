@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -78,8 +79,7 @@ func closeConsumer(k *kafka.Consumer, limit time.Duration) error {
 
 var recordPool = sync.Pool{New: func() any { s := make([]Record, 0, 1024); return &s }}
 
-// newBatch takes a slice of records from the pool. Keys and values are not pooled: the Go client allocates each, so a copy into an
-// arena would only add to that.
+// newBatch takes a slice of records from the pool.
 func newBatch() *Batch {
 	s := recordPool.Get().(*[]Record)
 	b := &Batch{Records: (*s)[:0]}
@@ -88,8 +88,22 @@ func newBatch() *Batch {
 		*s = b.Records[:0]
 		b.Records = nil
 		recordPool.Put(s)
+		for _, a := range b.arenas {
+			a.release()
+		}
+		b.arenas = nil
 	}
 	return b
+}
+
+// hold keeps the bytes of a haul until Release.
+func (b *Batch) hold(h *haul) {
+	for _, a := range h.arenas {
+		if !slices.Contains(b.arenas[max(0, len(b.arenas)-2):], a) {
+			a.refs.Add(1)
+			b.arenas = append(b.arenas, a)
+		}
+	}
 }
 
 func (b *Batch) add(m *kafka.Message) {

@@ -33,8 +33,9 @@ type Event interface{ event() }
 // Batch is records in offset order for each partition. It belongs to the caller until Release.
 type Batch struct {
 	Records []Record
-	AtEnd   bool   // Tail only: every partition has been read to its end as of now
-	release func() // returns buffers and the in-flight slot
+	AtEnd   bool     // Tail only: every partition has been read to its end as of now
+	arenas  []*arena // where the records' bytes are
+	release func()   // returns buffers and the in-flight slot
 }
 
 // Assigned: these partitions are ours from now on. Nothing is fetched from them before the following Next;
@@ -65,7 +66,7 @@ func (*Assigned) event() {}
 func (*Revoked) event()  {}
 func (*Lost) event()     {}
 
-// Release gives the batch back; its records must not be used afterwards.
+// Release gives the batch back; its records, and their bytes, must not be used afterwards.
 func (b *Batch) Release() {
 	if b.release != nil {
 		r := b.release

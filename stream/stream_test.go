@@ -1,12 +1,14 @@
 package stream
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -154,10 +156,20 @@ func readAll(t *testing.T, c *Client, topic string, ranges []Range, o HistoryOpt
 				t.Fatalf("partition %d: offset %d after %d", r.Partition, r.Offset, next[r.Partition]-1)
 			}
 			next[r.Partition] = r.Offset + 1
-			all = append(all, r)
+			all = append(all, keep(r))
 		}
 		b.Release()
 	}
+}
+
+// keep is a record that outlives its batch.
+func keep(r Record) Record {
+	r = kept(r)
+	r.Headers = slices.Clone(r.Headers)
+	for i := range r.Headers {
+		r.Headers[i].Value = bytes.Clone(r.Headers[i].Value)
+	}
+	return r
 }
 
 func readHistory(t *testing.T, c *Client, topic string) ([]Record, []RangeResult) {

@@ -27,9 +27,10 @@ type TailOptions struct {
 
 // Tail reads topics without a group, on and on. One goroutine at a time.
 type Tail struct {
-	c *Client
-	k *kafka.Consumer
-	o TailOptions
+	c  *Client
+	k  *kafka.Consumer
+	in *intake
+	o  TailOptions
 
 	topics  map[string]*followed
 	parts   map[TopicPartition]*tailed
@@ -115,7 +116,10 @@ func (c *Client) Tail(ctx context.Context, topics []string, o TailOptions) (*Tai
 		}
 		assign = append(assign, t.add(tp, from))
 	}
+	t.in = newIntake(t.k)
+	t.in.lead(assign)
 	if err := t.k.Assign(assign); err != nil {
+		t.in.close()
 		t.k.Close()
 		return nil, c.adminErr("partitions could not be assigned", fmt.Sprint(topics), err)
 	}
@@ -187,55 +191,67 @@ func (t *Tail) fill(ctx context.Context, b *Batch) error {
 			continue
 		default:
 		}
-		ev := t.k.Poll(0)
-		if ev == nil {
-			if t.reset {
+		wait := 50
+		if t.reset || t.ended == len(t.parts) && !t.told || len(b.Records) > 0 {
+			wait = 0
+		}
+		h := t.in.take(t.o.MaxBatch-len(b.Records), wait)
+		if h.empty() {
+			switch {
+			case t.reset:
 				t.reset = false
 				if err := t.outOfRange(ctx); err != nil {
 					return err
 				}
-				continue
-			}
-			if t.ended == len(t.parts) && !t.told {
+			case t.ended == len(t.parts) && !t.told:
 				t.told, b.AtEnd = true, true
 				return nil
-			}
-			if len(b.Records) > 0 {
+			case len(b.Records) > 0:
 				return nil
 			}
-			if ev = t.k.Poll(50); ev == nil {
-				continue
+			continue
+		}
+		at := 0
+		for _, m := range h.marks {
+			t.take(h, at, m.at, b)
+			at = m.at
+			if err := t.event(m.event); err != nil {
+				return err
 			}
 		}
-		switch e := ev.(type) {
-		case *kafka.Message:
-			if t.take(e, b); len(b.Records) >= t.o.MaxBatch {
-				return nil
-			}
-		case kafka.PartitionEOF:
-			p := t.parts[TopicPartition{*e.Topic, e.Partition}]
-			if p == nil {
-				continue
-			}
-			if o := int64(e.Offset); o > p.pos {
-				p.pos, t.told = o, false
-			}
-			if !p.atEnd {
-				p.atEnd, t.told = true, false
-				t.ended++
-			}
-		case kafka.Error:
-			switch e.Code() {
-			case kafka.ErrAutoOffsetReset, kafka.ErrOffsetOutOfRange:
-				t.reset = true
-			default:
-				if e.IsFatal() {
-					return t.c.adminErr("reading stopped", t.where(), e)
-				}
-				t.c.log.Debug("tail", "topics", t.where(), "err", t.c.scrub(e.Error()))
-			}
+		if t.take(h, at, len(h.records), b); len(b.Records) >= t.o.MaxBatch {
+			return nil
 		}
 	}
+}
+
+// event deals with what is not a record.
+func (t *Tail) event(e kafka.Event) error {
+	switch e := e.(type) {
+	case kafka.PartitionEOF:
+		p := t.parts[TopicPartition{*e.Topic, e.Partition}]
+		if p == nil {
+			return nil
+		}
+		if o := int64(e.Offset); o > p.pos {
+			p.pos, t.told = o, false
+		}
+		if !p.atEnd {
+			p.atEnd, t.told = true, false
+			t.ended++
+		}
+	case kafka.Error:
+		switch e.Code() {
+		case kafka.ErrAutoOffsetReset, kafka.ErrOffsetOutOfRange:
+			t.reset = true
+		default:
+			if e.IsFatal() {
+				return t.c.adminErr("reading stopped", t.where(), e)
+			}
+			t.c.log.Debug("tail", "topics", t.where(), "err", t.c.scrub(e.Error()))
+		}
+	}
+	return nil
 }
 
 // keep hands out records that were already taken rather than an error that would drop them.
@@ -246,23 +262,27 @@ func (t *Tail) keep(b *Batch, err error) error {
 	return err
 }
 
-func (t *Tail) take(m *kafka.Message, b *Batch) {
-	p := t.last
-	if p == nil || p.tp.Partition != m.TopicPartition.Partition || p.tp.Topic != *m.TopicPartition.Topic {
-		p = t.parts[TopicPartition{*m.TopicPartition.Topic, m.TopicPartition.Partition}]
-		if t.last = p; p == nil {
-			return
+// take moves some of what an intake has taken to a batch.
+func (t *Tail) take(h *haul, from, to int, b *Batch) {
+	b.hold(h)
+	for i := from; i < to; i++ {
+		r := &h.records[i]
+		p := t.last
+		if p == nil || p.tp.Partition != r.Partition || p.tp.Topic != r.Topic {
+			p = t.parts[TopicPartition{r.Topic, r.Partition}]
+			if t.last = p; p == nil {
+				continue
+			}
 		}
-	}
-	o := int64(m.TopicPartition.Offset)
-	if m.TopicPartition.Error != nil || o < p.pos {
-		return
-	}
-	b.add(m)
-	p.pos, t.told = o+1, false
-	if p.atEnd {
-		p.atEnd = false
-		t.ended--
+		if r.Offset < p.pos {
+			continue
+		}
+		b.Records = append(b.Records, *r)
+		p.pos, t.told = r.Offset+1, false
+		if p.atEnd {
+			p.atEnd = false
+			t.ended--
+		}
 	}
 }
 
@@ -319,6 +339,7 @@ func (t *Tail) changed(ctx context.Context, d kafka.TopicDescription) error {
 		return nil
 	}
 	t.told = false
+	t.in.lead(fresh)
 	if err := t.k.IncrementalAssign(fresh); err != nil {
 		return t.c.adminErr("new partitions could not be assigned", "topic "+d.Name, err)
 	}
@@ -353,6 +374,7 @@ func (t *Tail) restart(ctx context.Context, d kafka.TopicDescription, why string
 	}
 	t.last, t.told = nil, false
 	if err := t.k.IncrementalUnassign(old); err == nil {
+		t.in.lead(fresh)
 		err = t.k.IncrementalAssign(fresh)
 		if err != nil {
 			return t.c.adminErr("the recreated topic could not be assigned", "topic "+d.Name, err)
@@ -408,6 +430,7 @@ func (t *Tail) outOfRange(ctx context.Context) error {
 			if err := t.k.IncrementalUnassign([]kafka.TopicPartition{old}); err != nil {
 				return t.c.adminErr("reading could not go on", "topic "+tp.Topic, err)
 			}
+			t.in.lead([]kafka.TopicPartition{t.at(p)})
 			if err := t.k.IncrementalAssign([]kafka.TopicPartition{t.at(p)}); err != nil {
 				return t.c.adminErr("reading could not go on", "topic "+tp.Topic, err)
 			}
@@ -421,6 +444,7 @@ func (t *Tail) Close() {
 	t.once.Do(func() {
 		t.stop()
 		t.looker.Wait()
+		t.in.close()
 		if err := closeConsumer(t.k, 5*time.Second); err != nil {
 			t.c.log.Warn("tail", "topics", t.where(), "err", err)
 		}

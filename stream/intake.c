@@ -1,0 +1,145 @@
+// The consumer's half of librdkafka's batch calls: see intake.go. No thread of the library calls into Go.
+#include "intake.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void woken(rd_kafka_t *rk, void *queue) {
+	(void)rk;
+	rd_kafka_queue_yield(queue);
+}
+
+int lapwing_intake_open(lapwing_intake *in, rd_kafka_t *rk) {
+	memset(in, 0, sizeof *in);
+	in->rk = rk;
+	in->queue = rd_kafka_queue_new(rk);
+	in->events = rd_kafka_queue_get_consumer(rk);
+	if (!in->queue || !in->events) {
+		lapwing_intake_close(in);
+		return -1;
+	}
+	// What the Go client's Poll is for (rebalances, errors, statistics) ends a wait for records.
+	rd_kafka_queue_cb_event_enable(in->events, woken, in->queue);
+	return 0;
+}
+
+void lapwing_intake_close(lapwing_intake *in) {
+	if (in->events) {
+		rd_kafka_queue_cb_event_enable(in->events, NULL, NULL);
+		rd_kafka_queue_destroy(in->events);
+	}
+	if (in->queue) rd_kafka_queue_destroy(in->queue);
+	for (size_t i = 0; i < in->topic_count; i++) free(in->topics[i]);
+	free(in->topics);
+	free(in->spill);
+	memset(in, 0, sizeof *in);
+}
+
+int lapwing_intake_forward(lapwing_intake *in, const char *topic, int32_t partition) {
+	rd_kafka_queue_t *q = rd_kafka_queue_get_partition(in->rk, topic, partition);
+	if (!q) return -1;
+	rd_kafka_queue_forward(q, in->queue);
+	rd_kafka_queue_destroy(q);
+	return 0;
+}
+
+void lapwing_intake_wake(lapwing_intake *in) { rd_kafka_queue_yield(in->queue); }
+
+// pull is one call's state.
+typedef struct {
+	lapwing_intake *in;
+	lapwing_row *rows;
+	size_t count, max;
+	uint8_t *bytes;
+	size_t at, room;
+	const rd_kafka_topic_t *rkt; // the last message's topic, and its place in topics; the object lives as long as the call at least
+	int32_t topic;
+} pull;
+
+static int32_t topic_index(lapwing_intake *in, const rd_kafka_topic_t *rkt) {
+	const char *name = rkt ? rd_kafka_topic_name(rkt) : "";
+	for (size_t i = 0; i < in->topic_count; i++)
+		if (strcmp(in->topics[i], name) == 0) return (int32_t)i;
+	char **more = realloc(in->topics, (in->topic_count + 1) * sizeof *more);
+	if (!more) abort();
+	in->topics = more;
+	if (!(in->topics[in->topic_count] = strdup(name))) abort();
+	return (int32_t)in->topic_count++;
+}
+
+static uint8_t *put(uint8_t *to, const void *from, size_t n) {
+	if (n) memcpy(to, from, n);
+	return to + n;
+}
+
+static uint8_t *put32(uint8_t *to, uint32_t v) { return put(to, &v, 4); }
+
+// place is where n bytes of the current message go. A message cannot be put back: one that has no room left goes to spill.
+static uint8_t *place(pull *p, lapwing_row *r, size_t n) {
+	if (n <= p->room - p->at) {
+		uint8_t *to = p->bytes + p->at;
+		r->at = (uint32_t)p->at;
+		r->spilled = 0;
+		p->at += n;
+		return to;
+	}
+	lapwing_intake *in = p->in;
+	if (n > in->spill_room) {
+		free(in->spill);
+		if (!(in->spill = malloc(n))) abort();
+		in->spill_room = n;
+	}
+	in->spill_size = n;
+	r->at = 0;
+	r->spilled = 1;
+	return in->spill;
+}
+
+static void each(rd_kafka_message_t *m, void *opaque) {
+	pull *p = opaque;
+	lapwing_row *r = &p->rows[p->count++];
+	if (p->count == 1 || m->rkt != p->rkt) {
+		p->rkt = m->rkt;
+		p->topic = topic_index(p->in, m->rkt);
+	}
+	r->topic = p->topic;
+	r->partition = m->partition;
+	r->offset = m->offset;
+	r->err = m->err;
+	r->headers = 0;
+	if (m->err) {
+		r->time = r->key = -1;
+		r->value = m->payload ? (int32_t)m->len : 0;
+		put(place(p, r, (size_t)r->value), m->payload, (size_t)r->value);
+	} else {
+		int type;
+		r->time = rd_kafka_message_timestamp(m, &type);
+		if (type == TIMESTAMP_NOT_AVAILABLE) r->time = -1;
+		r->key = m->key ? (int32_t)m->key_len : -1;
+		r->value = m->payload ? (int32_t)m->len : -1;
+		size_t key = m->key ? m->key_len : 0, value = m->payload ? m->len : 0, n = key + value;
+		const char *name;
+		const void *content;
+		size_t size;
+		rd_kafka_headers_t *h;
+		if (rd_kafka_message_headers(m, &h)) h = NULL;
+		if (h)
+			for (; !rd_kafka_header_get_all(h, r->headers, &name, &content, &size); r->headers++) n += 8 + strlen(name) + (content ? size : 0);
+		uint8_t *to = put(put(place(p, r, n), m->key, key), m->payload, value);
+		for (size_t i = 0; i < r->headers; i++) {
+			rd_kafka_header_get_all(h, i, &name, &content, &size);
+			size_t length = strlen(name);
+			to = put32(put32(to, (uint32_t)length), content ? (uint32_t)size : UINT32_MAX);
+			to = put(put(to, name, length), content, content ? size : 0);
+		}
+	}
+	if (p->count == p->max || r->spilled) rd_kafka_yield(p->in->rk);
+}
+
+size_t lapwing_intake_pull(lapwing_intake *in, int timeout_ms, lapwing_row *rows, size_t max, uint8_t *bytes, size_t at, size_t room) {
+	pull p = {.in = in, .rows = rows, .max = max, .bytes = bytes, .at = at, .room = room};
+	// Not rd_kafka_consume_batch_queue, which waits until max messages are there, takes a lock for each, and up to 2.11 counts the end of
+	// a partition as a message (librdkafka issue 4844): after a rebalance the following record was left out.
+	rd_kafka_consume_callback_queue(in->queue, timeout_ms, each, &p);
+	return p.count;
+}

@@ -1,0 +1,42 @@
+#ifndef LAPWING_INTAKE_H
+#define LAPWING_INTAKE_H
+
+#include "librdkafka.h"
+
+// lapwing_intake is one queue that the queues of partitions are forwarded to.
+typedef struct {
+	rd_kafka_t *rk;
+	rd_kafka_queue_t *queue;
+	rd_kafka_queue_t *events; // the consumer's own, which the Go client polls
+	char **topics;            // names, in the order in which they were first met
+	size_t topic_count;
+	uint8_t *spill; // the bytes of the last message, where they had no room
+	size_t spill_size;
+	size_t spill_room;
+} lapwing_intake;
+
+// lapwing_row is a message without its bytes, which follow one another: key, value, and of each header the lengths of its name and
+// its value, four bytes each, the name, the value. A length of -1 is null. Where err is set, the value is its text.
+typedef struct {
+	int64_t offset;
+	int64_t time; // -1 where there is none
+	int32_t partition;
+	int32_t topic;
+	int32_t err;
+	int32_t key;
+	int32_t value;
+	uint32_t headers;
+	uint32_t at;
+	int32_t spilled; // its bytes are in spill
+} lapwing_row;
+
+int lapwing_intake_open(lapwing_intake *, rd_kafka_t *);
+void lapwing_intake_close(lapwing_intake *);
+int lapwing_intake_forward(lapwing_intake *, const char *topic, int32_t partition);
+void lapwing_intake_wake(lapwing_intake *);
+
+// lapwing_intake_pull takes messages that are there, up to max or until bytes, from at on, is full; where none is, it waits for some.
+// The return value is their number.
+size_t lapwing_intake_pull(lapwing_intake *, int timeout_ms, lapwing_row *rows, size_t max, uint8_t *bytes, size_t at, size_t room);
+
+#endif
