@@ -83,7 +83,8 @@ func TestEveryEngineTrainsTheWholeVocabulary(t *testing.T) {
 		t.Run(c.activation+" "+c.loss+" "+c.optimizer, func(t *testing.T) {
 			var losses [2]float64
 			for k, e := range engines {
-				b.deps.Engine = e
+				asked := &recordingEngine{Engine: e}
+				b.deps.Engine = asked
 				o := quick("t")
 				o.Model, o.Activation, o.Loss, o.Optimizer = "v"+strconv.Itoa(i)+strconv.Itoa(k), c.activation, c.loss, c.optimizer
 				l := b.mustRun(o).Model
@@ -93,6 +94,9 @@ func TestEveryEngineTrainsTheWholeVocabulary(t *testing.T) {
 				}
 				if got := s["huber_delta"]; (got == "1") != (c.loss == "huber") {
 					t.Errorf("the lineage of loss %s says huber_delta %q", c.loss, got)
+				}
+				if got := (choice{l.Program.Steps[1].(*kernels.Gemm).Act.String(), asked.options.Loss.String(), asked.options.Optimizer.String(), c.rate}); got != c {
+					t.Errorf("%s was asked for %v", e.Name(), got)
 				}
 				losses[k] = l.Lineage.Metrics["validation_loss"]
 				if before := l.Lineage.Metrics["untrained_loss"]; !(losses[k] < before) {
@@ -111,4 +115,15 @@ func TestEveryEngineTrainsTheWholeVocabulary(t *testing.T) {
 			}
 		})
 	}
+}
+
+// recordingEngine keeps what was last asked of it.
+type recordingEngine struct {
+	kernels.Engine
+	options kernels.TrainOptions
+}
+
+func (e *recordingEngine) Trainer(p *kernels.Program, o kernels.TrainOptions) (kernels.Trainer, error) {
+	e.options = o
+	return e.Engine.Trainer(p, o)
 }
