@@ -220,6 +220,9 @@ func TestServeScoresAndEndsCleanly(t *testing.T) {
 	if s := last.Streams; len(s) != 1 || s[0].RecordsIn != 2000 || s[0].RecordsOut != 2000 {
 		t.Errorf("%+v", s)
 	}
+	if e := bestEngine(); strings.Count(errs.String(), fmt.Sprintf(`"msg":"engine","name":%q,"level":%q`, e.Name(), e.Level())) != 1 {
+		t.Errorf("the log does not say once what computes:\n%s", errs.String())
+	}
 	for line := range strings.Lines(errs.String()) {
 		if !json.Valid([]byte(line)) {
 			t.Errorf("a log line of a pipe is not JSON: %s", line)

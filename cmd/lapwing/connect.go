@@ -27,15 +27,13 @@ func (a *app) registry(c *stream.Client, e *effective) *registry.Registry {
 
 // engine is what --engine names. auto takes the fastest that works here; a named one never falls back.
 func (a *app) engine(name string) (kernels.Engine, error) {
-	best := bestEngine()
-	switch name {
-	case "auto":
-		a.log.Debug("engine chosen", "engine", best.Name(), "level", best.Level())
-		return best, nil
-	case best.Name():
-		return best, nil
-	case "gorgonia":
-		return gorgonia.New(), nil
+	e := bestEngine()
+	if name == "gorgonia" {
+		e = gorgonia.New()
+	}
+	if name == "auto" || name == e.Name() {
+		a.log.Debug("engine chosen", "engine", e.Name(), "level", e.Level())
+		return e, nil
 	}
 	return nil, usage("there is no engine "+strconv.Quote(name), "", "auto, cpu or gorgonia")
 }

@@ -9,7 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lapwing-stream/lapwing/kernels"
 	"github.com/lapwing-stream/lapwing/kernels/cpu"
+	"github.com/lapwing-stream/lapwing/kernels/gorgonia"
 	"github.com/lapwing-stream/lapwing/server"
 	"github.com/lapwing-stream/lapwing/stream"
 )
@@ -112,6 +114,37 @@ func TestMachineFindings(t *testing.T) {
 		}
 	}
 }
+
+// What computes here, and why where that is the slow way.
+func TestEngineFinding(t *testing.T) {
+	for _, c := range []struct {
+		cpu    string
+		engine kernels.Engine
+		want   string
+	}{
+		{"AVX-512", levelled{cpu.New(), "avx512"}, "ok: 4 threads, AVX-512; engine cpu/avx512"},
+		{"AVX-512", levelled{cpu.New(), "avx2"}, "ok: 4 threads, AVX-512; engine cpu/avx2"},
+		{"NEON", levelled{cpu.New(), "neon"}, "ok: 4 threads, NEON; engine cpu/neon"},
+		{"", levelled{cpu.New(), "portable"}, "note: 4 threads; this CPU has none of AVX-512, AVX2 with FMA and NEON: the portable code computes"},
+		{"AVX2 and FMA", levelled{cpu.New(), "portable"}, "note: 4 threads; this CPU has AVX2 and FMA, but this build has no code for it: the portable code computes"},
+		{"AVX2 and FMA", gorgonia.New(), "ok: 4 threads; engine gorgonia/portable"},
+	} {
+		m := machine{cpus: 4, level: c.cpu}
+		for _, f := range m.findings(&Config{}, c.engine) {
+			if got := string(f.Severity) + ": " + f.What; f.Area == "cpu" && !strings.HasPrefix(got, c.want) {
+				t.Errorf("a CPU with %q: %s; want %s", c.cpu, got, c.want)
+			}
+		}
+	}
+}
+
+// levelled is an engine as another machine has it.
+type levelled struct {
+	kernels.Engine
+	level string
+}
+
+func (l levelled) Level() string { return l.level }
 
 func TestLimits(t *testing.T) {
 	for text, want := range map[string]float64{"max": 0, "536870912": 512 << 20, "": 0, "0": 0} {

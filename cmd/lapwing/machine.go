@@ -165,11 +165,7 @@ func (m *machine) findings(c *Config, e kernels.Engine) []server.Finding {
 		say("files", server.Warning, "", fmt.Sprintf("ulimit -n %d", leastFiles*4), "this process may open %d files; every broker takes a few", m.files)
 	}
 
-	level := m.level
-	if level == "" {
-		level = "none of AVX2, AVX-512 and NEON"
-	}
-	say("cpu", server.Fine, "", "", "%d threads, %s; engine %s/%s", m.cpus, level, e.Name(), e.Level())
+	m.sayEngine(say, e)
 	if m.quota > 0 && float64(m.cpus) > m.quota+1 {
 		say("cpu", server.Note, "", fmt.Sprintf("GOMAXPROCS=%d", max(int(m.quota), 1)), "the container may use %.1f CPUs, the program starts %d threads", m.quota, m.cpus)
 	}
@@ -180,6 +176,23 @@ func (m *machine) findings(c *Config, e kernels.Engine) []server.Finding {
 	}
 	return out
 }
+
+// sayEngine is the line of the CPU. The portable code gives the same scores; that it is slow is worth a note, with why.
+func (m *machine) sayEngine(say func(area string, s server.Severity, where, next, what string, args ...any), e kernels.Engine) {
+	switch {
+	case e.Name() != bestEngine().Name(): // chosen by name, for what it defines and not for speed
+		say("cpu", server.Fine, "", "", "%d threads; engine %s", m.cpus, engineLine(e))
+	case e.Level() != portable:
+		say("cpu", server.Fine, "", "", "%d threads, %s; engine %s", m.cpus, m.level, engineLine(e))
+	case m.level == "":
+		say("cpu", server.Note, "", "", "%d threads; this CPU has none of AVX-512, AVX2 with FMA and NEON: the portable code computes, with the same scores, several times slower (engine %s)", m.cpus, engineLine(e))
+	default:
+		say("cpu", server.Note, "", "", "%d threads; this CPU has %s, but this build has no code for it: the portable code computes, with the same scores, several times slower (engine %s)", m.cpus, m.level, engineLine(e))
+	}
+}
+
+// portable is the level of an engine that uses no instruction set in particular.
+const portable = "portable"
 
 // portFinding says whether the HTTP listener would find its address free. What holds it may well be the very serve that
 // is looked at: then it is no fault.

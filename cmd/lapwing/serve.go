@@ -73,6 +73,7 @@ func (a *app) serve(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	a.log.Info("engine", "name", engine.Name(), "level", engine.Level())
 	client, err := a.connect(ctx, e)
 	if err != nil {
 		return err
