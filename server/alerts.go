@@ -44,6 +44,7 @@ type alertBook struct {
 	count   int                                               // entries of all partitions
 	recent  ring
 	parts   map[stream.TopicPartition]*alertPartition
+	last    *alertPartition // the one asked for last
 	raised  int
 	scratch []byte
 }
@@ -200,15 +201,20 @@ func (b *alertBook) revoke(source stream.TopicPartition) {
 		b.remove(e)
 	}
 	delete(b.parts, source)
+	b.last = nil
 }
 
 func (b *alertBook) partition(source stream.TopicPartition) *alertPartition {
+	if b.last != nil && b.last.source == source {
+		return b.last
+	}
 	p := b.parts[source]
 	if p == nil {
 		p = &alertPartition{source: source, entries: map[string]*alertEntry{}}
 		p.recent.init()
 		b.parts[source] = p
 	}
+	b.last = p
 	return p
 }
 
@@ -254,6 +260,9 @@ func (b *alertBook) observe(o *observation) {
 	quiet := o.offset < p.quiet
 	if o.timeOK {
 		p.tick(o.time)
+	}
+	if !o.anomaly && len(p.entries) == 0 && p.settled == nil {
+		return // nothing is wrong and nothing was
 	}
 	if !quiet {
 		b.sweep(p)

@@ -182,3 +182,65 @@ func BenchmarkServeLatency(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkStages is what a record costs between Kafka and Kafka: its copy into the micro-batch, decode, score, encode.
+func BenchmarkStages(b *testing.B) {
+	spec := model.Spec{Format: "json"}
+	for i := range 18 {
+		spec.Fields = append(spec.Fields, model.Field{Name: fmt.Sprintf("sensor_%02d", i), Type: model.Number})
+	}
+	live, err := loadModel(cpu.New(), testModel(b, spec, 1, 100), modelNeeds{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	live.ref, live.version = registry.Ref{Name: "cars"}, 12
+	const batch = 4096
+	rng := rand.New(rand.NewPCG(1, 1))
+	input := &stream.Batch{}
+	for i := range batch {
+		value := []byte{'{'}
+		for j, f := range spec.Fields {
+			if j > 0 {
+				value = append(value, ',')
+			}
+			value = fmt.Appendf(value, "%q:%.4f", f.Name, rng.NormFloat64())
+		}
+		input.Records = append(input.Records, stream.Record{Topic: "cars", Partition: int32(i / 700), Offset: int64(1_000_000 + i),
+			Key: fmt.Appendf(nil, "car-%d", i%1000), Value: append(value, '}'), Time: 1_790_000_000_000 + int64(i)})
+	}
+	o := Options{Streams: []StreamOptions{{Model: "cars", Topics: []string{"cars"}}}}.withDefaults()
+	r := &runner{o: &o.Streams[0], server: &o, log: slog.New(slog.DiscardHandler), metrics: newMetricSet().stream("cars.scores")}
+	r.slot = newSlot(r.o, r.log, r.metrics)
+	r.slot.live.Store(live)
+	s := &session{r: r, free: make(chan *micro, 2), rolling: newRollingState(&o), quiet: map[stream.TopicPartition]int64{}, said: map[string]bool{}}
+	s.alerts = newAlertBook(r.o.rules(), s.emitAlert)
+	var took [3]time.Duration
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		n++
+		p := &parcel{batches: []*stream.Batch{input}, records: batch}
+		at := time.Now()
+		if err := s.decode(b.Context(), p); err != nil {
+			b.Fatal(err)
+		}
+		decoded := time.Now()
+		if err := p.m.score(false); err != nil {
+			b.Fatal(err)
+		}
+		scored := time.Now()
+		s.encode(p, false)
+		took[0] += decoded.Sub(at)
+		took[1] += scored.Sub(decoded)
+		took[2] += time.Since(scored)
+		m := p.m
+		m.leave()
+		clear(p.out)
+		m.out, m.text = p.out, p.text
+		s.free <- m
+	}
+	for i, name := range []string{"decode-ns", "score-ns", "encode-ns"} {
+		b.ReportMetric(float64(took[i].Nanoseconds())/float64(n*batch), name)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n*batch), "ns/record")
+}

@@ -20,7 +20,8 @@ const leastShare = 5e-5
 // one goroutine at a time and is used again.
 type micro struct {
 	live    *liveModel
-	records []stream.Record
+	records []stream.Record // the batch's own where there is one only, else copies in joined
+	joined  []stream.Record
 	filter  *events.Filter // the decode goroutine's own; nil: every record
 	items   []item         // one for each of records
 	rows    []float32      // row-major, for the items with a row
@@ -34,6 +35,7 @@ type micro struct {
 
 	out  []stream.Record // memory of a parcel's output, between parcels
 	text []byte
+	head []byte // what score records of the partition being encoded begin with; empty = not made yet
 
 	shares []Share // scratch: top of the record being encoded
 	byPart []float64
@@ -52,6 +54,25 @@ type item struct {
 	status  ScoreStatus
 	anomaly bool
 	leftOut bool // by the stream's filter: nothing else is set
+}
+
+// take makes the micro-batch of the records of batches, which stay theirs.
+func (m *micro) take(batches []*stream.Batch) {
+	if len(batches) == 1 {
+		m.records = batches[0].Records
+		return
+	}
+	m.joined = m.joined[:0]
+	for _, b := range batches {
+		m.joined = append(m.joined, b.Records...)
+	}
+	m.records = m.joined
+}
+
+// leave forgets the records, which are about to go back.
+func (m *micro) leave() {
+	clear(m.joined)
+	m.records, m.joined = nil, m.joined[:0]
 }
 
 // decode fills items and rows. decoder is this goroutine's own of m.live's; windowsOf gives what its rolling features

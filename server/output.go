@@ -64,7 +64,7 @@ func (s *session) deliver(ctx context.Context, p *parcel) error {
 		s.unsettled.Add(-int64(p.records)) // all of it was read for the alert counts only
 	}
 	m := p.m
-	clear(m.records) // the batches have gone back: hold nothing of theirs
+	m.leave()
 	clear(p.out)
 	m.out, m.text = p.out, p.text
 	select {

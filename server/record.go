@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"math"
 	"strconv"
-	"time"
 	"unicode/utf8"
 
 	"github.com/lapwing-stream/lapwing/model"
@@ -76,13 +75,23 @@ type ScoreRecord struct {
 // AppendJSON appends the record as one JSON object without a line end. It is valid JSON for every value
 // of every field: what JSON cannot say (NaN, an infinity, a year past 9999) becomes null.
 func (r *ScoreRecord) AppendJSON(b []byte) []byte {
+	return r.appendBody(r.appendHead(b))
+}
+
+// appendHead appends what the records of one model and one partition have in common.
+func (r *ScoreRecord) appendHead(b []byte) []byte {
 	b = append(b, `{"v":`...)
 	b = append(b, recordVersion)
 	b = append(b, `,"model":`...)
 	b = appendString(b, r.Model)
 	b = append(b, `,"version":`...)
 	b = strconv.AppendInt(b, int64(r.Version), 10)
-	b = appendSource(b, r.Topic, r.Partition, r.Offset)
+	return appendSource(b, r.Topic, r.Partition)
+}
+
+// appendBody appends the rest.
+func (r *ScoreRecord) appendBody(b []byte) []byte {
+	b = strconv.AppendInt(b, r.Offset, 10)
 	b = appendKey(b, r.Key)
 	b = append(b, `,"time":`...)
 	b = appendTime(b, r.Time, r.TimeOK)
@@ -164,12 +173,13 @@ func (r *AlertRecord) AppendJSON(b []byte) []byte {
 	b = append(b, `,"top":`...)
 	b = appendShares(b, r.Top)
 	b = append(b, `,"source":{`...)
-	b = appendSource(b, r.Topic, r.Partition, r.Offset)
+	b = appendSource(b, r.Topic, r.Partition)
+	b = strconv.AppendInt(b, r.Offset, 10)
 	return append(b, '}', '}')
 }
 
-// appendSource appends topic, partition and offset, with a leading comma unless they open an object.
-func appendSource(b []byte, topic string, partition int32, offset int64) []byte {
+// appendSource appends topic, partition and all of offset but its number, with a leading comma unless they open an object.
+func appendSource(b []byte, topic string, partition int32) []byte {
 	if b[len(b)-1] != '{' {
 		b = append(b, ',')
 	}
@@ -177,8 +187,7 @@ func appendSource(b []byte, topic string, partition int32, offset int64) []byte 
 	b = appendString(b, topic)
 	b = append(b, `,"partition":`...)
 	b = strconv.AppendInt(b, int64(partition), 10)
-	b = append(b, `,"offset":`...)
-	return strconv.AppendInt(b, offset, 10)
+	return append(b, `,"offset":`...)
 }
 
 // appendKey appends a key that is text as it is, any other as base64: no key is changed on its way through.
@@ -231,97 +240,4 @@ func appendValue(b []byte, v Value) []byte {
 		return strconv.AppendBool(b, v.Number >= .5)
 	}
 	return append(b, "null"...)
-}
-
-// Years 0 to 9999: the range of RFC 3339.
-const (
-	minTime = -62167219200000
-	maxTime = 253402300799999
-)
-
-func appendTime(b []byte, ms int64, ok bool) []byte {
-	if !ok || ms < minTime || ms > maxTime {
-		return append(b, "null"...)
-	}
-	b = append(b, '"')
-	b = time.UnixMilli(ms).UTC().AppendFormat(b, "2006-01-02T15:04:05.000Z")
-	return append(b, '"')
-}
-
-// appendFloat32 prints the shortest text that reads back as the same float32.
-func appendFloat32(b []byte, f float32) []byte {
-	d := float64(f)
-	if math.IsNaN(d) || math.IsInf(d, 0) {
-		return append(b, "null"...)
-	}
-	return strconv.AppendFloat(b, d, format(d), -1, 32)
-}
-
-func appendFloat64(b []byte, f float64) []byte {
-	if math.IsNaN(f) || math.IsInf(f, 0) {
-		return append(b, "null"...)
-	}
-	return strconv.AppendFloat(b, f, format(f), -1, 64)
-}
-
-// format keeps everyday magnitudes free of exponents, which people read more easily.
-func format(f float64) byte {
-	if a := math.Abs(f); a != 0 && (a < 1e-6 || a >= 1e21) {
-		return 'e'
-	}
-	return 'f'
-}
-
-func appendFixed(b []byte, f float64, digits int) []byte {
-	if math.IsNaN(f) || math.IsInf(f, 0) {
-		return append(b, "null"...)
-	}
-	return strconv.AppendFloat(b, f, 'f', digits, 64)
-}
-
-const hexDigits = "0123456789abcdef"
-
-// appendString appends s as a JSON string. Bytes that are not UTF-8 become U+FFFD.
-func appendString[T string | []byte](b []byte, s T) []byte {
-	b = append(b, '"')
-	start := 0
-	for i := 0; i < len(s); {
-		c := s[i]
-		if c >= utf8.RuneSelf {
-			r, n := decodeRune(s[i:])
-			if r == utf8.RuneError && n == 1 {
-				b = append(b, s[start:i]...)
-				b = append(b, "\uFFFD"...)
-				start = i + 1
-			}
-			i += n
-			continue
-		}
-		if c >= ' ' && c != '"' && c != '\\' && c != 0x7f {
-			i++
-			continue
-		}
-		b = append(b, s[start:i]...)
-		switch c {
-		case '"', '\\':
-			b = append(b, '\\', c)
-		case '\n':
-			b = append(b, '\\', 'n')
-		case '\r':
-			b = append(b, '\\', 'r')
-		case '\t':
-			b = append(b, '\\', 't')
-		default:
-			b = append(b, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
-		}
-		i++
-		start = i
-	}
-	b = append(b, s[start:]...)
-	return append(b, '"')
-}
-
-func decodeRune[T string | []byte](s T) (rune, int) {
-	var p [utf8.UTFMax]byte
-	return utf8.DecodeRune(p[:copy(p[:], s)])
 }

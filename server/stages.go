@@ -86,10 +86,7 @@ func (s *session) decode(ctx context.Context, p *parcel) error {
 	}
 	m := p.m
 	m.live, m.filter = live, s.filter
-	m.records = m.records[:0]
-	for _, b := range p.batches {
-		m.records = append(m.records, b.Records...)
-	}
+	m.take(p.batches)
 	m.decode(s.decoder, s.rolling.windows)
 	s.rolling.advance(m.records)
 	took := time.Since(began)
@@ -195,6 +192,7 @@ func (s *session) encode(p *parcel, all bool) {
 			flush()
 			tp = stream.TopicPartition{Topic: r.Topic, Partition: r.Partition}
 			quiet = s.quiet[tp]
+			m.head = m.head[:0]
 		}
 		next = r.Offset + 1
 		loud := r.Offset >= quiet
@@ -221,8 +219,11 @@ func (s *session) encode(p *parcel, all bool) {
 		}
 		out := m.record(i, all)
 		if loud {
+			if len(m.head) == 0 {
+				m.head = out.appendHead(m.head)
+			}
 			at := len(p.text)
-			p.text = out.AppendJSON(p.text)
+			p.text = out.appendBody(append(p.text, m.head...))
 			p.out = append(p.out, stream.Record{Topic: o.Output, Partition: r.Partition, Key: r.Key, Value: p.text[at:len(p.text):len(p.text)], Time: r.Time})
 			p.scored++
 			statuses[it.status]++
