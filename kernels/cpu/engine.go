@@ -13,13 +13,11 @@ import (
 	"github.com/lapwing-stream/lapwing/kernels"
 )
 
-// New returns the engine.
-func New() kernels.Engine { return engine{} }
+// engine computes at one level.
+type engine struct{ level level }
 
-type engine struct{}
-
-func (engine) Name() string  { return "cpu" }
-func (engine) Level() string { return "portable" }
+func (engine) Name() string    { return "cpu" }
+func (e engine) Level() string { return e.level.String() }
 
 func (engine) Supports(s kernels.Step) error {
 	switch s.(type) {
@@ -31,7 +29,12 @@ func (engine) Supports(s kernels.Step) error {
 	return fmt.Errorf("engine cpu does not support the step %q", s.Kind())
 }
 
-func (engine) Scorer(p *kernels.Program) (kernels.Scorer, error) { return newScorer(p) }
+func (e engine) Scorer(p *kernels.Program) (kernels.Scorer, error) {
+	if e.level == portableLevel {
+		return newScorer(p)
+	}
+	return newVectorScorer(e.level, p)
+}
 
 func (engine) Trainer(p *kernels.Program, o kernels.TrainOptions) (kernels.Trainer, error) {
 	return newTrainer(p, o)

@@ -11,10 +11,32 @@ import (
 	"github.com/lapwing-stream/lapwing/kernels/cpu"
 )
 
-func TestCompliance(t *testing.T) { compliance.Run(t, cpu.New()) }
+// TestCompliance runs the suite at every level that this machine has.
+func TestCompliance(t *testing.T) {
+	for _, l := range cpu.Levels() {
+		t.Run(l, func(t *testing.T) { compliance.Run(t, at(t, l)) })
+	}
+}
 
-func BenchmarkScore(b *testing.B)     { compliance.BenchmarkScore(b, cpu.New()) }
-func BenchmarkTrainStep(b *testing.B) { compliance.BenchmarkTrainStep(b, cpu.New()) }
+func at(t testing.TB, level string) kernels.Engine {
+	e, err := cpu.NewAt(level)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func BenchmarkScore(b *testing.B) {
+	for _, l := range cpu.Levels() {
+		b.Run(l, func(b *testing.B) { compliance.BenchmarkScore(b, at(b, l)) })
+	}
+}
+
+func BenchmarkTrainStep(b *testing.B) {
+	for _, l := range cpu.Levels() {
+		b.Run(l, func(b *testing.B) { compliance.BenchmarkTrainStep(b, at(b, l)) })
+	}
+}
 
 func small() (*kernels.Program, kernels.TrainOptions) {
 	var columns []kernels.Column

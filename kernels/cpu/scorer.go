@@ -55,16 +55,7 @@ func (s *scorer) Score(rows []float32, out kernels.Output) error {
 	if err := fits(len(rows), width, out); err != nil {
 		return err
 	}
-	mask := 0
-	if out.Score != nil {
-		mask |= 1
-	}
-	if out.Reconstruction != nil {
-		mask |= 2
-	}
-	if out.Contributions != nil {
-		mask |= 4
-	}
+	mask := maskOf(out)
 	plan := s.plans[mask]
 	frame := s.frames.Get().(*frame)
 	f := *frame
@@ -87,6 +78,20 @@ func (s *scorer) Score(rows []float32, out kernels.Output) error {
 	f[kernels.Input] = nil // the pool must not hold the caller's rows
 	s.frames.Put(frame)
 	return nil
+}
+
+// maskOf says which outputs are wanted: bits 1 score, 2 reconstruction, 4 contributions.
+func maskOf(out kernels.Output) (mask int) {
+	if out.Score != nil {
+		mask |= 1
+	}
+	if out.Reconstruction != nil {
+		mask |= 2
+	}
+	if out.Contributions != nil {
+		mask |= 4
+	}
+	return mask
 }
 
 // take copies a value of k rows out of its padding.

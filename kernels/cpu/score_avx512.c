@@ -1,0 +1,6 @@
+//go:build cgo && amd64
+
+#define LEVEL_AVX512
+#include "vec.h"
+#include "score_body.h"
+#include "vec_end.h"
