@@ -59,7 +59,7 @@ Suites:
 	f.DurationVar(&o.Sample, "sample", bench.Options{}.WithDefaults().Sample, "`TIME` that each side computes in process in a round")
 	f.BoolVar(&o.Smoke, "smoke", false, "only see whether results agree with the peers', on small counts: no figure means anything")
 	f.StringVar(&jsonFile, "json", "", "write rows and targets as JSON to `FILE`; - for standard output, in place of the table")
-	cmd.AddCommand(a.benchQualityCommand())
+	cmd.AddCommand(a.benchQualityCommand(), a.benchPassThroughCommand())
 	return cmd
 }
 

@@ -1,0 +1,221 @@
+package kafka
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	client "github.com/confluentinc/confluent-kafka-go/v2/kafka"
+
+	"github.com/lapwing-stream/lapwing/bench/process"
+)
+
+// Options configure a cluster.
+type Options struct {
+	Dir     string        // private folder with the jars, see Part.Install; required
+	Brokers int           // each is a controller too, count; default 1
+	Heap    int           // of each, MiB; default 512
+	Within  time.Duration // time from nothing to a record that is acknowledged; default 90s
+}
+
+// Cluster is a running Apache Kafka. Its data is in a temporary folder, which goes with it.
+type Cluster struct {
+	nodes []*process.Process
+	addrs []string
+	data  string
+}
+
+// Start starts brokers and returns when one record has been produced: a port that listens is not yet a working
+// broker. The brokers end with Close, with ctx, and with this process.
+func Start(ctx context.Context, o Options) (*Cluster, error) {
+	if o.Brokers == 0 {
+		o.Brokers = 1
+	}
+	if o.Heap == 0 {
+		o.Heap = 512
+	}
+	if o.Within == 0 {
+		o.Within = 90 * time.Second
+	}
+	if err := Broker.Missing(o.Dir); err != nil {
+		return nil, err
+	}
+	data, err := os.MkdirTemp("", "lapwing-kafka")
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{data: data}
+	if err := c.start(ctx, o); err != nil {
+		return nil, errors.Join(fmt.Errorf("Apache Kafka did not start: %w", err), c.Close())
+	}
+	return c, nil
+}
+
+// Addr is the address for bootstrap.servers.
+func (c *Cluster) Addr() string { return strings.Join(c.addrs, ",") }
+
+// Node is the process of one broker, from 0.
+func (c *Cluster) Node(i int) *process.Process { return c.nodes[i] }
+
+// Close ends the brokers and removes their data.
+func (c *Cluster) Close() error {
+	for _, n := range c.nodes {
+		n.Kill() // the data goes as well, so there is nothing to write out
+	}
+	c.nodes = nil
+	return os.RemoveAll(c.data)
+}
+
+func (c *Cluster) start(ctx context.Context, o Options) error {
+	ctx, cancel := context.WithTimeout(ctx, o.Within)
+	defer cancel()
+	ports, err := freePorts(2 * o.Brokers)
+	if err != nil {
+		return err
+	}
+	var quorum, voters []string
+	for i := range o.Brokers {
+		controller := fmt.Sprintf("127.0.0.1:%d", ports[2*i+1])
+		quorum = append(quorum, controller)
+		voters = append(voters, fmt.Sprintf("%d@%s:%s", i+1, controller, uuid()))
+		c.addrs = append(c.addrs, fmt.Sprintf("127.0.0.1:%d", ports[2*i]))
+	}
+	template, err := sources.ReadFile("server.properties")
+	if err != nil {
+		return err
+	}
+	java := func(args ...string) []string {
+		return append([]string{"-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-Dlog4j2.statusLoggerLevel=OFF", "-cp", Broker.Jars(o.Dir)}, args...)
+	}
+	cluster := uuid()
+	var files []string
+	var formats []*process.Process
+	for i := range o.Brokers {
+		text := strings.NewReplacer(
+			"@ID@", strconv.Itoa(i+1), "@QUORUM@", strings.Join(quorum, ","), "@DATA@", filepath.Join(c.data, strconv.Itoa(i+1)),
+			"@PORT@", strconv.Itoa(ports[2*i]), "@CONTROLLER@", strconv.Itoa(ports[2*i+1]),
+			"@REPLICAS@", strconv.Itoa(min(3, o.Brokers)), "@INSYNC@", strconv.Itoa(max(1, min(3, o.Brokers)-1)),
+		).Replace(string(template))
+		file := filepath.Join(c.data, fmt.Sprintf("%d.properties", i+1))
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			return err
+		}
+		files = append(files, file)
+		f, err := process.Start(ctx, process.Options{}, "java", java("kafka.tools.StorageTool", "format", "-t", cluster, "--initial-controllers", strings.Join(voters, ","), "-c", file)...)
+		if err != nil {
+			return err
+		}
+		formats = append(formats, f)
+	}
+	for _, f := range formats {
+		if err := f.Wait(); err != nil {
+			return err
+		}
+	}
+	heap := fmt.Sprintf("%dm", o.Heap)
+	for _, file := range files {
+		// Not under ctx, which ends with the start: Close and the death of this process end a node.
+		n, err := process.Start(context.WithoutCancel(ctx), process.Options{}, "java", java("-Xms"+heap, "-Xmx"+heap, "-XX:+UseG1GC", "kafka.Kafka", file)...)
+		if err != nil {
+			return err
+		}
+		c.nodes = append(c.nodes, n)
+	}
+	return c.answers(ctx, o.Brokers)
+}
+
+// answers returns when a record in a topic that is spread over all brokers has been acknowledged, and its topic is gone.
+func (c *Cluster) answers(ctx context.Context, brokers int) error {
+	const topic = "lapwing-ready"
+	admin, err := client.NewAdminClient(&client.ConfigMap{"bootstrap.servers": c.Addr(), "log_level": 0})
+	if err != nil {
+		return err
+	}
+	defer admin.Close()
+	p, err := client.NewProducer(&client.ConfigMap{"bootstrap.servers": c.Addr(), "log_level": 0, "enable.idempotence": true, "acks": "all", "linger.ms": 0})
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	last := errors.New("no broker answers")
+	for made := false; ; {
+		for _, n := range c.nodes {
+			if err := n.Ended(); err != nil {
+				return err
+			}
+		}
+		if !made {
+			md, err := admin.GetMetadata(nil, false, 500)
+			if err == nil && len(md.Brokers) == brokers {
+				_, err = admin.CreateTopics(ctx, []client.TopicSpecification{{Topic: topic, NumPartitions: brokers, ReplicationFactor: min(3, brokers)}})
+				made = err == nil
+			}
+			if err != nil {
+				last = err
+			}
+		} else if err := produced(ctx, p, topic, brokers); err == nil {
+			_, err := admin.DeleteTopics(ctx, []string{topic})
+			return err
+		} else {
+			last = err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ctx.Err(), last)
+		case <-tick.C:
+		}
+	}
+}
+
+func produced(ctx context.Context, p *client.Producer, topic string, partitions int) error {
+	for i := range partitions {
+		done := make(chan client.Event, 1)
+		if err := p.Produce(&client.Message{TopicPartition: client.TopicPartition{Topic: &topic, Partition: int32(i)}, Value: []byte("ready")}, done); err != nil {
+			return err
+		}
+		select {
+		case e := <-done:
+			if m, ok := e.(*client.Message); ok && m.TopicPartition.Error != nil {
+				return m.TopicPartition.Error
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// freePorts asks the system. Another process may take one before the broker does; then the start fails and says so.
+func freePorts(n int) (ports []int, err error) {
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}
+
+// uuid is an id as Kafka writes them: 16 random bytes in URL-safe base64; one that begins with a dash would be read as
+// an option.
+func uuid() string {
+	for {
+		var b [16]byte
+		rand.Read(b[:])
+		if u := base64.RawURLEncoding.EncodeToString(b[:]); u[0] != '-' {
+			return u
+		}
+	}
+}
