@@ -103,9 +103,9 @@ func Suites() []Suite {
 	return []Suite{
 		{"decode", "JSON records of 18 fields to float32 rows, from memory, one core; next to encoding/json", decodeSuite},
 		{"train", "samples/s of the fused engine next to the Gorgonia engine: same net, batch, threads, loss", trainSuite},
-		{"history", "reading a topic from offset zero next to a bare consumer of the same topic", historySuite},
-		{"stream", "Kafka to Kafka scoring, records/s, broker on the same cores", streamSuite},
-		{"latency", "from produce to score consumed at 1,000 records/s, open loop", latencySuite},
+		{"history", "a topic from offset zero to float32 columns; next to Python and to bare consumers", historySuite},
+		{"stream", "Kafka to Kafka scoring, records/s, CPU and latency; next to Kafka Streams, Python and bare clients", streamSuite},
+		{"swap", "latency while models swap 10 times a second; what was lost or came twice", swapSuite},
 		{"memory", "resident anonymous memory of serve as its own process while models swap", memorySuite},
 	}
 }

@@ -52,3 +52,11 @@ func cpuModel() string {
 	}
 	return "a CPU whose model is not known"
 }
+
+// cores words how many there are.
+func cores() string {
+	if n := runtime.NumCPU(); n > 1 {
+		return fmt.Sprintf("%d cores", n)
+	}
+	return "core"
+}

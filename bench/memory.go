@@ -30,7 +30,7 @@ func memorySuite(ctx context.Context, r *run) error {
 		r.note("memory: left out, since this system has no /proc")
 		return nil
 	}
-	c, err := newCluster(ctx)
+	c, err := embedded(ctx)
 	if err != nil {
 		return err
 	}
@@ -39,7 +39,7 @@ func memorySuite(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	if err := c.fill(ctx, "cars", nil); err != nil {
+	if err := c.topic(ctx, "cars"); err != nil {
 		return err
 	}
 	reg := c.registry()
@@ -54,7 +54,7 @@ func memorySuite(ctx context.Context, r *run) error {
 		return err
 	}
 	var stderr bytes.Buffer
-	serve := exec.Command(r.Binary, "serve", "--brokers", c.broker.Addr(), "--topic", "cars", "--model", "cars", "--alerts", server.None, "--http", "127.0.0.1:0")
+	serve := exec.Command(r.Binary, "serve", "--brokers", c.addr, "--topic", "cars", "--model", "cars", "--alerts", server.None, "--http", "127.0.0.1:0")
 	serve.Stderr, serve.Dir = &stderr, os.TempDir()
 	if err := serve.Start(); err != nil {
 		return err
@@ -91,7 +91,7 @@ func (c *cluster) soak(ctx context.Context, r *run, pid int, values [][]byte, pu
 		for i := range slice {
 			slice[i] = values[(n*len(slice)+i)%len(values)]
 		}
-		if err := c.fill(ctx, "cars", slice); err != nil {
+		if err := c.fill(ctx, "cars", slice, len(slice)); err != nil {
 			return halves, err
 		}
 		sent += len(slice)

@@ -17,6 +17,8 @@ type cell struct {
 	suite, kase, group string
 	x                  float64
 	xName              string
+	rounds             int  // in place of the options' Rounds
+	warmed             bool // subjects warm themselves in each run, so that no round is lost to it
 }
 
 // metric is one figure of a subject's run.
@@ -34,6 +36,7 @@ type subject struct {
 	name   string
 	role   string // default Ours
 	absent error  // why it cannot run: its rows say so
+	rounds int    // in which it takes part, the first ones; default all
 	once   func(context.Context) (figures, error)
 }
 
@@ -96,12 +99,16 @@ func (r *run) measure(ctx context.Context, c cell, metrics []metric, subjects ..
 		failed[i] = s.absent
 	}
 	warm := 1
-	if r.Smoke {
+	if r.Smoke || c.warmed {
 		warm = 0
 	}
-	for round := range r.Rounds + warm {
+	rounds := r.Rounds
+	if c.rounds > 0 {
+		rounds = c.rounds
+	}
+	for round := range rounds + warm {
 		for _, i := range rand.New(rand.NewPCG(uint64(round), 7)).Perm(n) {
-			if failed[i] != nil {
+			if failed[i] != nil || subjects[i].rounds > 0 && round >= subjects[i].rounds+warm {
 				continue
 			}
 			if err := ctx.Err(); err != nil {

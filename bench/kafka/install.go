@@ -29,6 +29,9 @@ var PythonPeer []byte
 //go:embed requirements.txt
 var Requirements []byte
 
+// Version of Apache Kafka and of Kafka Streams, as in the two pom.xml.
+const Version = "4.4.0"
+
 // Part is something that Install puts into the private folder.
 type Part struct {
 	Name  string // folder within the private folder
