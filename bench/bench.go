@@ -16,7 +16,7 @@ import (
 type Options struct {
 	Suites     []string      // names of Suites(); default all
 	Rounds     int           // times that each subject runs, in turn with the others, after one that is not counted; default 5
-	Records    int           // records of the topics that are read and scored, count; default 500,000
+	Records    int           // records of the topics that are read and scored, count; default 1,000,000
 	LatencyFor time.Duration // measured time of the latency suite; default 20s
 	Soak       int           // records of the memory suite, count; default 1,000,000
 	Sample     time.Duration // that a subject computes in process in each round; default 100ms
@@ -40,7 +40,7 @@ func (o Options) WithDefaults() Options {
 		}
 	}
 	if o.Records == 0 {
-		o.Records = 500_000
+		o.Records = 1_000_000
 		if o.Smoke {
 			o.Records = 5_000
 		}
@@ -104,7 +104,8 @@ func Suites() []Suite {
 		{"decode", "JSON records of 18 fields to float32 rows, from memory, one core; next to encoding/json", decodeSuite},
 		{"train", "samples/s of the fused engine next to the Gorgonia engine: same net, batch, threads, loss", trainSuite},
 		{"history", "a topic from offset zero to float32 columns; next to Python and to bare consumers", historySuite},
-		{"stream", "Kafka to Kafka scoring, records/s, CPU and latency; next to Kafka Streams, Python and bare clients", streamSuite},
+		{"stream", "Kafka to Kafka scoring, records/s and CPU; next to Kafka Streams, Python and bare clients", streamSuite},
+		{"latency", "from when a record was due to be sent to its score consumed, 1,000 records/s; next to the same", latencySuite},
 		{"swap", "latency while models swap 10 times a second; what was lost or came twice", swapSuite},
 		{"memory", "resident anonymous memory of serve as its own process while models swap", memorySuite},
 	}

@@ -31,7 +31,26 @@ func latencyMetrics() (all []metric) {
 	return append(all, metric{name: perMega, unit: "s", lower: true})
 }
 
-// latency measures what is added to the stream suite: from when a record was due to be sent until another consumer has its
+// latencySuite is the part of the stream suite that has no backlog.
+func latencySuite(ctx context.Context, r *run) error {
+	b, err := r.bed(ctx, "latency", plainNet)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	l, err := b.latency(ctx, "at least once, linger 0 for all, commits every 100 ms", wiring{commit: 100 * time.Millisecond},
+		b.lapwing(Ours, plainNet, false), b.python(ctx, plainNet, false), b.streams(plainNet, false),
+		b.passThrough(callsName, "calls", false), b.passThrough(batchesName, "batches", false))
+	if err != nil {
+		return err
+	}
+	r.targetRatio("latency p99 vs "+callsName, 1.3, l, Ours, callsName, "p99", true)
+	r.targetRatio("latency p99 vs "+pythonName, 1, l, Ours, pythonName, "p99", true)
+	r.targetRatio("latency p99 vs "+streamsName, .75, l, Ours, streamsName, "p99", true)
+	return nil
+}
+
+// latency measures from when a record was due to be sent until another consumer has its
 // score, a slow moment counting for every record that was due in it. The probe is this process; all scorers run all the
 // time, each with topics of its own, so that none is measured cold.
 func (b *bed) latency(ctx context.Context, kase string, w wiring, scorers ...scorer) (*measured, error) {
@@ -55,7 +74,7 @@ func (b *bed) latency(ctx context.Context, kase string, w wiring, scorers ...sco
 		subjects = append(subjects, sub)
 	}
 	// a percentile of so few rounds scatters by itself: only wide ones are marked
-	return b.r.measure(ctx, cell{suite: "stream", kase: fmt.Sprintf("latency at %d records/s, %s: %s, %s", rate, kase, b.kind, cores())}, latencyMetrics(), subjects...)
+	return b.r.measure(ctx, cell{suite: "latency", kase: fmt.Sprintf("latency at %d records/s, %s: %s, %s", rate, kase, b.kind, cores())}, latencyMetrics(), subjects...)
 }
 
 // lane is a scorer that runs on topics of its own.

@@ -7,17 +7,18 @@ import (
 	"time"
 )
 
-// A small run of everything that needs no process of its own: results must agree with the peers', whatever the speed.
+// A small run of what needs no process of its own: results must agree with the peers', whatever the speed. Kafka is the
+// embedded broker, and peers that are not installed are rows that say so.
 func TestSmoke(t *testing.T) {
-	r, err := Run(t.Context(), Options{Suites: []string{"decode", "train", "history", "stream", "latency"}, Rounds: 1, Records: 5_000, LatencyFor: time.Second, Sample: 5 * time.Millisecond, Log: os.Stderr})
+	r, err := Run(t.Context(), Options{Suites: []string{"decode", "train", "history"}, Rounds: 1, Records: 5_000, LatencyFor: time.Second, Sample: 5 * time.Millisecond, Log: os.Stderr})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Rows) < 10 || len(r.Targets) != 5 {
+	if len(r.Rows) < 9 || len(r.Targets) != 3 {
 		t.Errorf("%d rows, %d targets", len(r.Rows), len(r.Targets))
 	}
 	for _, row := range r.Rows {
-		if !(row.Value > 0) {
+		if row.Error != "" && row.Role == Ours || row.Error == "" && !(row.Value > 0) {
 			t.Errorf("%+v", row)
 		}
 	}

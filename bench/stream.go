@@ -34,11 +34,11 @@ func streamSuite(ctx context.Context, r *run) error {
 		return err
 	}
 	defer b.close()
-	count, warm, slow := r.Records, warmRecords, 1_000_000
+	count, warm, slow := r.Records, min(warmRecords, r.Records), min(1_000_000, r.Records)
 	if r.Smoke {
 		warm, slow = r.Records/5, r.Records/5
 	}
-	if err := b.fill(ctx, "events", b.values, slow+count+count/10); err != nil {
+	if err := b.fill(ctx, "events", b.values, slow+count); err != nil {
 		return err
 	}
 	bytes := 0
@@ -64,6 +64,7 @@ func streamSuite(ctx context.Context, r *run) error {
 				}
 				f, err := b.backlog(ctx, s, w, first, count, !checked)
 				checked = true
+				fmt.Fprintf(r.Log, "%s, %s: %.0f records/s, %.2f CPU s per 1M\n", kase, s.name, f[perSecond], f[perMega])
 				return f, err
 			}})
 		}
@@ -89,15 +90,6 @@ func streamSuite(ctx context.Context, r *run) error {
 	}
 	r.targetRatio("stream with the default detector, CPU seconds, vs the plain net", 1.5, d, Ours, net.name, perMega, true)
 	r.targetRatio("stream with the default detector, records per CPU second, vs "+pythonName, 2, d, Ours, pythonName, perCPU, false)
-	l, err := b.latency(ctx, "at least once, linger 0 for all, commits every 100 ms", wiring{commit: 100 * time.Millisecond},
-		b.lapwing(Ours, plainNet, false), b.python(ctx, plainNet, false), b.streams(plainNet, false),
-		b.passThrough(callsName, "calls", false), b.passThrough(batchesName, "batches", false))
-	if err != nil {
-		return err
-	}
-	r.targetRatio("latency p99 vs "+callsName, 1.3, l, Ours, callsName, "p99", true)
-	r.targetRatio("latency p99 vs "+pythonName, 1, l, Ours, pythonName, "p99", true)
-	r.targetRatio("latency p99 vs "+streamsName, .75, l, Ours, streamsName, "p99", true)
 	return nil
 }
 
@@ -115,13 +107,17 @@ func (b *bed) backlog(ctx context.Context, s scorer, w wiring, warm, measured in
 		return nil, err
 	}
 	defer p.Kill() // there is more to score, and nobody needs it
+	begin := mark{at: time.Now()}
 	from, err := b.reached(ctx, p, w.out, int64(warm))
 	if err != nil {
 		return nil, err
 	}
-	to, err := b.reached(ctx, p, w.out, from.records+int64(measured))
+	to, err := b.reached(ctx, p, w.out, int64(warm+measured))
 	if err != nil {
 		return nil, err
+	}
+	if from.records >= to.records { // a backlog so small, a smoke test's, was done between two looks
+		from = begin
 	}
 	if check {
 		tail, err := b.client.Tail(ctx, []string{w.out}, stream.TailOptions{Start: "earliest", Committed: true})

@@ -53,10 +53,11 @@ Suites:
 	}
 	f := cmd.Flags()
 	f.IntVar(&o.Rounds, "rounds", 0, "`TIMES` that each side runs, after one that is not counted; 0: 5, or 1 with --smoke")
-	f.IntVar(&o.Records, "records", 0, "`RECORDS` of the topics that are read and scored; 0: 500,000, or 5,000 with --smoke")
+	f.IntVar(&o.Records, "records", 0, "`RECORDS` of the topics that are read and scored; 0: 1,000,000, or 5,000 with --smoke")
 	f.DurationVar(&o.LatencyFor, "latency-for", 0, "measured `TIME` of latency; 0: 20s, or 1s with --smoke")
 	f.IntVar(&o.Soak, "soak", 1_000_000, "`RECORDS` of the memory suite")
 	f.DurationVar(&o.Sample, "sample", bench.Options{}.WithDefaults().Sample, "`TIME` that each side computes in process in a round")
+	f.StringVar(&o.Peers, "peers", "", "`FOLDER` of the peers that were installed")
 	f.BoolVar(&o.Smoke, "smoke", false, "only see whether results agree with the peers', on small counts: no figure means anything")
 	f.StringVar(&jsonFile, "json", "", "write rows and targets as JSON to `FILE`; - for standard output, in place of the table")
 	cmd.AddCommand(a.benchQualityCommand(), a.benchPassThroughCommand())
