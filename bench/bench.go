@@ -105,7 +105,7 @@ func Suites() []Suite {
 		{"train", "samples/s of the fused engine next to the Gorgonia engine: same net, batch, threads, loss", trainSuite},
 		{"history", "a topic from offset zero to float32 columns; next to Python and to bare consumers", historySuite},
 		{"stream", "Kafka to Kafka scoring, records/s and CPU; next to Kafka Streams, Python and bare clients", streamSuite},
-		{"latency", "from when a record was due to be sent to its score consumed, 1,000 records/s; next to the same", latencySuite},
+		{"latency", "from when a record was due to its score consumed, 1,000 records/s; next to the same", latencySuite},
 		{"swap", "latency while models swap 10 times a second; what was lost or came twice", swapSuite},
 		{"memory", "resident anonymous memory of serve as its own process while models swap", memorySuite},
 	}
