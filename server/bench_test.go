@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -17,21 +18,34 @@ import (
 	"github.com/lapwing-stream/lapwing/stream"
 )
 
-// benchBed is an embedded broker with a topic of six partitions and a model of 18 numbers.
-func benchBed(b *testing.B) (*stream.Client, *registry.Registry, func(rng *rand.Rand, i int) stream.Record) {
-	broker, err := stream.Embed(stream.EmbeddedOptions{})
-	if err != nil {
-		b.Fatal(err)
+// benchBed is a broker, the embedded one unless LAPWING_TEST_BROKERS names another, with a topic of six partitions and a model of 18
+// numbers.
+type benchBed struct {
+	client   *stream.Client
+	registry *registry.Registry
+	topic    string
+	record   func(rng *rand.Rand, i int) stream.Record
+}
+
+func newBenchBed(b *testing.B) *benchBed {
+	addr := os.Getenv("LAPWING_TEST_BROKERS")
+	if addr == "" {
+		broker, err := stream.Embed(stream.EmbeddedOptions{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { broker.Close() })
+		addr = broker.Addr()
 	}
-	b.Cleanup(func() { broker.Close() })
 	log := slog.New(slog.DiscardHandler)
-	client, err := stream.Connect(b.Context(), stream.Options{Properties: map[string]string{"bootstrap.servers": broker.Addr()}, Log: log})
+	client, err := stream.Connect(b.Context(), stream.Options{Properties: map[string]string{"bootstrap.servers": addr}, Log: log})
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(client.Close)
 	const partitions = 6
-	if _, err := client.CreateTopic(b.Context(), stream.TopicSpec{Name: "cars", Partitions: partitions}); err != nil {
+	topic := fmt.Sprintf("cars-%d", time.Now().UnixNano()) // a broker outlives the run
+	if _, err := client.CreateTopic(b.Context(), stream.TopicSpec{Name: topic, Partitions: partitions}); err != nil {
 		b.Fatal(err)
 	}
 	spec := model.Spec{Format: "json"}
@@ -45,7 +59,7 @@ func benchBed(b *testing.B) (*stream.Client, *registry.Registry, func(rng *rand.
 	if _, err := r.Publish(b.Context(), registry.Publication{Name: "cars", Data: testModel(b, spec, 1, 100), Alias: "live", By: "bench"}); err != nil {
 		b.Fatal(err)
 	}
-	return client, r, func(rng *rand.Rand, i int) stream.Record {
+	return &benchBed{client, r, topic, func(rng *rand.Rand, i int) stream.Record {
 		value := []byte{'{'}
 		for j, f := range spec.Fields {
 			if j > 0 {
@@ -53,14 +67,14 @@ func benchBed(b *testing.B) (*stream.Client, *registry.Registry, func(rng *rand.
 			}
 			value = fmt.Appendf(value, "%q:%.4f", f.Name, rng.NormFloat64())
 		}
-		return stream.Record{Topic: "cars", Partition: int32(i % partitions), Key: fmt.Appendf(nil, "car-%d", i%1000), Value: append(value, '}'), Time: time.Now().UnixMilli()}
-	}
+		return stream.Record{Topic: topic, Partition: int32(i % partitions), Key: fmt.Appendf(nil, "car-%d", i%1000), Value: append(value, '}'), Time: time.Now().UnixMilli()}
+	}}
 }
 
-// benchServe runs a server over the bed until the benchmark's body has ended.
-func benchServe(b *testing.B, client *stream.Client, r *registry.Registry, output string, body func(*Server)) {
-	s, err := New(Deps{Client: client, Registry: r, Engine: cpu.New(), Log: slog.New(slog.DiscardHandler)}, Options{Streams: []StreamOptions{
-		{Model: "cars", Topics: []string{"cars"}, Output: output, DLQ: output + ".dlq", Alerts: output + ".alerts"}}})
+// serve runs a server over the bed until the benchmark's body has ended.
+func (bed *benchBed) serve(b *testing.B, delivery, output string, body func(*Server)) {
+	s, err := New(Deps{Client: bed.client, Registry: bed.registry, Engine: cpu.New(), Log: slog.New(slog.DiscardHandler)}, Options{Delivery: delivery, Streams: []StreamOptions{
+		{Model: "cars", Topics: []string{bed.topic}, Output: output, DLQ: output + ".dlq", Alerts: output + ".alerts"}}})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -74,18 +88,17 @@ func benchServe(b *testing.B, client *stream.Client, r *registry.Registry, outpu
 	}
 }
 
-// BenchmarkServe is Kafka to Kafka over the embedded broker, which shares the cores: a backlog of JSON records of 18
-// numbers is scored.
+// BenchmarkServe is Kafka to Kafka over a broker that shares the cores: a backlog of JSON records of 18 numbers is scored.
 func BenchmarkServe(b *testing.B) {
-	client, r, record := benchBed(b)
-	const backlog = 200_000
-	p, err := client.Producer(b.Context(), stream.ProducerOptions{Linger: 5 * time.Millisecond})
+	bed := newBenchBed(b)
+	const backlog = 400_000
+	p, err := bed.client.Producer(b.Context(), stream.ProducerOptions{Linger: 5 * time.Millisecond})
 	if err != nil {
 		b.Fatal(err)
 	}
 	rng := rand.New(rand.NewPCG(1, 1))
 	for i := range backlog {
-		if err := p.Produce(b.Context(), []stream.Record{record(rng, i)}); err != nil {
+		if err := p.Produce(b.Context(), []stream.Record{bed.record(rng, i)}); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -93,94 +106,105 @@ func BenchmarkServe(b *testing.B) {
 		b.Fatal(err)
 	}
 	run := 0
-	for b.Loop() {
-		run++
-		benchServe(b, client, r, fmt.Sprint("out", run), func(s *Server) {
-			tick := time.NewTicker(time.Millisecond)
-			defer tick.Stop()
-			var began time.Time
-			for n := int64(0); n < backlog; n = s.Status().Streams[0].RecordsOut {
-				<-tick.C
-				if n > 0 && began.IsZero() {
-					began = time.Now()
-				}
+	for _, delivery := range []string{AtLeastOnce, ExactlyOnce} {
+		b.Run(delivery, func(b *testing.B) {
+			for b.Loop() {
+				run++
+				bed.serve(b, delivery, fmt.Sprint(bed.topic, "-out", run), func(s *Server) {
+					tick := time.NewTicker(time.Millisecond)
+					defer tick.Stop()
+					var began time.Time
+					for n := int64(0); n < backlog; n = s.Status().Streams[0].RecordsOut {
+						<-tick.C
+						if in := s.Status().Streams[0].RecordsIn; in > 0 && began.IsZero() {
+							began = time.Now()
+						}
+					}
+					b.ReportMetric(backlog/time.Since(began).Seconds(), "records/s")
+				})
 			}
-			b.ReportMetric(backlog/time.Since(began).Seconds(), "records/s")
 		})
 	}
 }
 
-// BenchmarkServeLatency is the time from produce to score consumed at 1,000 records/s, open loop: a record is due on
+// BenchmarkServeLatency is the time from produce to committed score consumed at 1,000 records/s, open loop: a record is due on
 // time, whatever became of the one before.
 func BenchmarkServeLatency(b *testing.B) {
-	client, r, record := benchBed(b)
-	p, err := client.Producer(b.Context(), stream.ProducerOptions{})
+	bed := newBenchBed(b)
+	run := 0
+	for _, delivery := range []string{AtLeastOnce, ExactlyOnce} {
+		b.Run(delivery, func(b *testing.B) {
+			for b.Loop() {
+				run++
+				bed.latency(b, delivery, fmt.Sprint(bed.topic, "-latency", run))
+			}
+		})
+	}
+}
+
+func (bed *benchBed) latency(b *testing.B, delivery, output string) {
+	p, err := bed.client.Producer(b.Context(), stream.ProducerOptions{})
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer p.Close(b.Context())
 	const n, every = 5000, time.Millisecond
-	run := 0
-	for b.Loop() {
-		run++
-		output := fmt.Sprint("latency", run)
-		benchServe(b, client, r, output, func(s *Server) {
-			tick := time.NewTicker(time.Millisecond)
-			defer tick.Stop()
-			for !s.Status().Ready || s.Status().Streams[0].Partitions == 0 {
-				<-tick.C
-			}
-			tail, err := client.Tail(b.Context(), []string{output}, stream.TailOptions{Start: "earliest"})
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer tail.Close()
-			ends, err := client.Watermarks(b.Context(), "cars")
-			if err != nil {
-				b.Fatal(err)
-			}
-			first := map[int32]int64{}
-			for _, e := range ends {
-				first[e.Partition] = e.To
-			}
-			began := time.Now().Add(100 * time.Millisecond)
-			due := func(i int) time.Time { return began.Add(time.Duration(i) * every) }
-			var feeding sync.WaitGroup
-			feeding.Go(func() {
-				rng := rand.New(rand.NewPCG(1, 2))
-				for i := range n {
-					<-time.After(time.Until(due(i)))
-					if err := p.Produce(b.Context(), []stream.Record{record(rng, i)}); err != nil {
-						b.Error(err)
-						return
-					}
+	bed.serve(b, delivery, output, func(s *Server) {
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for st := s.Status().Streams[0]; !st.Ready || st.Partitions == 0 || st.Lag > 0; st = s.Status().Streams[0] {
+			<-tick.C
+		}
+		tail, err := bed.client.Tail(b.Context(), []string{output}, stream.TailOptions{Start: "earliest", Committed: true})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer tail.Close()
+		ends, err := bed.client.Watermarks(b.Context(), bed.topic)
+		if err != nil {
+			b.Fatal(err)
+		}
+		first := map[int32]int64{}
+		for _, e := range ends {
+			first[e.Partition] = e.To
+		}
+		began := time.Now().Add(100 * time.Millisecond)
+		due := func(i int) time.Time { return began.Add(time.Duration(i) * every) }
+		var feeding sync.WaitGroup
+		feeding.Go(func() {
+			rng := rand.New(rand.NewPCG(1, 2))
+			for i := range n {
+				<-time.After(time.Until(due(i)))
+				if err := p.Produce(b.Context(), []stream.Record{bed.record(rng, i)}); err != nil {
+					b.Error(err)
+					return
 				}
-			})
-			var took []float64
-			for len(took) < n {
-				batch, err := tail.Next(b.Context())
-				if err != nil {
+			}
+		})
+		var took []float64
+		for len(took) < n {
+			batch, err := tail.Next(b.Context())
+			if err != nil {
+				b.Fatal(err)
+			}
+			now := time.Now()
+			for i := range batch.Records {
+				var s struct{ Offset int64 }
+				if err := json.Unmarshal(batch.Records[i].Value, &s); err != nil {
 					b.Fatal(err)
 				}
-				now := time.Now()
-				for i := range batch.Records {
-					var s struct{ Offset int64 }
-					if err := json.Unmarshal(batch.Records[i].Value, &s); err != nil {
-						b.Fatal(err)
-					}
-					partition := batch.Records[i].Partition
-					if k := s.Offset - first[partition]; k >= 0 { // not what an earlier round left
-						took = append(took, now.Sub(due(int(k)*len(ends)+int(partition))).Seconds()*1000)
-					}
+				partition := batch.Records[i].Partition
+				if k := s.Offset - first[partition]; k >= 0 { // not what an earlier round left
+					took = append(took, now.Sub(due(int(k)*len(ends)+int(partition))).Seconds()*1000)
 				}
-				batch.Release()
 			}
-			feeding.Wait()
-			slices.Sort(took)
-			b.ReportMetric(took[n/2], "p50-ms")
-			b.ReportMetric(took[n*99/100], "p99-ms")
-		})
-	}
+			batch.Release()
+		}
+		feeding.Wait()
+		slices.Sort(took)
+		b.ReportMetric(took[n/2], "p50-ms")
+		b.ReportMetric(took[n*99/100], "p99-ms")
+	})
 }
 
 // BenchmarkStages is what a record costs between Kafka and Kafka: its copy into the micro-batch, decode, score, encode.

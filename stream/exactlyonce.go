@@ -51,27 +51,46 @@ func (c *Client) ExactlyOnce(ctx context.Context, g *Group, o ExactlyOnceOptions
 }
 
 type exactlyOnce struct {
-	t *Transactor
-	g *Group
+	t         *Transactor
+	g         *Group
+	committed time.Time // the last transaction
 }
 
-func (s *exactlyOnce) Begin(context.Context) error { return s.t.Begin() }
+// markerTime is how long a broker usually takes to write a transaction's markers once it has promised its commit. Partitions of the
+// next transaction that are announced before that are refused, and librdkafka asks again after 20 ms: measured at 1,000 records/s, a
+// transaction took 43 ms without this pause, and 19 with it. One that begins later, at low rates, does not wait.
+const markerTime = 6 * time.Millisecond
+
+func (s *exactlyOnce) Begin(ctx context.Context) error {
+	if d := markerTime - time.Since(s.committed); d > 0 && !pause(ctx, d) {
+		return ctx.Err()
+	}
+	return s.t.Begin()
+}
 
 func (s *exactlyOnce) Produce(ctx context.Context, records []Record) error {
 	return s.t.Produce(ctx, records)
 }
 
-// Commit sends the offsets while records are still on their way, then commits both. A commit that timed out may stand: it is asked
-// again until the broker says which, and only the committed offsets tell what is left to do.
+// Commit waits for the records' acknowledgements, sends the offsets, then commits both. A commit that timed out may stand: it is
+// asked again until the broker says which, and only the committed offsets tell what is left to do.
+//
+// Sending the offsets while records are on their way would save nothing: the coordinator refuses to add them while it adds the
+// records' partitions, and librdkafka asks again after retry.backoff.ms (measured: 100 ms a commit in place of 10).
 func (s *exactlyOnce) Commit(ctx context.Context, o Offsets) error {
 	ctx, cancel := withDeadline(ctx)
 	defer cancel()
+	if err := s.t.p.Flush(ctx); err != nil {
+		return err
+	}
 	if len(o.next) > 0 {
 		if err := s.sendOffsets(ctx, o); err != nil {
 			return err
 		}
 	}
-	return s.t.Commit(ctx)
+	err := s.t.Commit(ctx)
+	s.committed = time.Now()
+	return err
 }
 
 func (s *exactlyOnce) sendOffsets(ctx context.Context, o Offsets) error {

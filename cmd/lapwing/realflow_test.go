@@ -28,6 +28,8 @@ type flow struct {
 	dir    string
 	suffix string // of names that must not be in use already
 	client *kgo.Client
+
+	committed bool // what serve wrote is read as a reader of committed records sees it
 }
 
 func newFlow(t *testing.T, addr string) *flow {
@@ -41,6 +43,9 @@ func newFlow(t *testing.T, addr string) *flow {
 
 func (f *flow) connect(o ...kgo.Opt) *kgo.Client {
 	f.t.Helper()
+	if f.committed {
+		o = append(o, kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+	}
 	c, err := kgo.NewClient(append(o, kgo.SeedBrokers(f.addr), kgo.MetadataMinAge(50*time.Millisecond))...)
 	if err != nil {
 		f.t.Fatal(err)
