@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"github.com/google/pprof/profile"
+
+	"github.com/lapwing-stream/lapwing/kernels"
+	"github.com/lapwing-stream/lapwing/model"
 )
 
 // receiver takes what pyroscope pushes and keeps the frames seen under each label.
@@ -81,7 +84,11 @@ func TestProfilesCarryLabels(t *testing.T) {
 	r := newReceiver(t)
 	b := newBed(t)
 	b.topic("cars", 2)
-	b.publish("cars", testModel(t, plainSpec, 1, 5), "live")
+	// Layers so wide that a sample falls into the kernels now and then, however fast they are.
+	b.publish("cars", testModel(t, plainSpec, 1, 5, func(m *model.Model) {
+		columns := m.Program.Steps[0].(*kernels.Map).Columns
+		m.Program = kernels.Autoencoder(columns, []int{512, 512}, []kernels.Activation{kernels.Tanh, kernels.Tanh})
+	}), "live")
 	o := oneStream("cars")
 	o.Streams[0].Contributions = ContributionsAll
 	o.Pyroscope = ProfileOptions{URL: r.URL, Interval: time.Second}

@@ -138,6 +138,33 @@ func TestEngineFinding(t *testing.T) {
 	}
 }
 
+// At every level of this machine, as serve, doctor and version tell it.
+func TestEngineFindingOfEveryLevel(t *testing.T) {
+	here := readMachine("")
+	for i, level := range cpu.Levels() {
+		e, err := cpu.NewAt(level)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := 0
+		for _, f := range here.findings(&Config{}, e) {
+			if f.Area != "cpu" || !strings.Contains(f.What, "engine cpu/"+level) {
+				continue
+			}
+			found++
+			if slow := strings.Contains(f.What, "the portable code computes"); slow != (level == "portable") || slow != (f.Severity == server.Note) {
+				t.Errorf("level %s: %s: %s", level, f.Severity, f.What)
+			}
+		}
+		if found != 1 {
+			t.Errorf("level %s: %d findings", level, found)
+		}
+		if v := thisVersion(); i == 0 && (v.Engine != "cpu" || v.Level != level) {
+			t.Errorf("version says %s/%s; the best level is %s", v.Engine, v.Level, level)
+		}
+	}
+}
+
 // levelled is an engine as another machine has it.
 type levelled struct {
 	kernels.Engine

@@ -43,7 +43,7 @@ type machine struct {
 // cpuLevel names the widest instruction set of the CPU that Lapwing's kernels know of.
 func cpuLevel() string {
 	switch {
-	case cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL:
+	case cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512VL:
 		return "AVX-512"
 	case cpu.X86.HasAVX2 && cpu.X86.HasFMA:
 		return "AVX2 and FMA"
@@ -185,9 +185,9 @@ func (m *machine) sayEngine(say func(area string, s server.Severity, where, next
 	case e.Level() != portable:
 		say("cpu", server.Fine, "", "", "%d threads, %s; engine %s", m.cpus, m.level, engineLine(e))
 	case m.level == "":
-		say("cpu", server.Note, "", "", "%d threads; this CPU has none of AVX-512, AVX2 with FMA and NEON: the portable code computes, with the same scores, several times slower (engine %s)", m.cpus, engineLine(e))
+		say("cpu", server.Note, "", "", "%d threads; this CPU has none of AVX-512, AVX2 with FMA and NEON: the portable code computes, with the same scores, many times slower (engine %s)", m.cpus, engineLine(e))
 	default:
-		say("cpu", server.Note, "", "", "%d threads; this CPU has %s, but this build has no code for it: the portable code computes, with the same scores, several times slower (engine %s)", m.cpus, m.level, engineLine(e))
+		say("cpu", server.Note, "", "", "%d threads; this CPU has %s, but this build has no code for it: the portable code computes, with the same scores, many times slower (engine %s)", m.cpus, m.level, engineLine(e))
 	}
 }
 
