@@ -28,6 +28,8 @@ void lapwing_intake_close(lapwing_intake *in) {
 		rd_kafka_queue_cb_event_enable(in->events, NULL, NULL);
 		rd_kafka_queue_destroy(in->events);
 	}
+	for (size_t i = 0; i < in->led_count; i++) rd_kafka_queue_destroy(in->led[i]);
+	free(in->led);
 	if (in->queue) rd_kafka_queue_destroy(in->queue);
 	for (size_t i = 0; i < in->topic_count; i++) free(in->topics[i]);
 	free(in->topics);
@@ -35,12 +37,24 @@ void lapwing_intake_close(lapwing_intake *in) {
 	memset(in, 0, sizeof *in);
 }
 
-int lapwing_intake_forward(lapwing_intake *in, const char *topic, int32_t partition) {
+int lapwing_intake_forward(lapwing_intake *in, const char *topic, int32_t partition, int place) {
 	rd_kafka_queue_t *q = rd_kafka_queue_get_partition(in->rk, topic, partition);
-	if (!q) return -1;
+	if (!q) return place;
 	rd_kafka_queue_forward(q, in->queue);
-	rd_kafka_queue_destroy(q);
-	return 0;
+	if (place >= 0) {
+		rd_kafka_queue_destroy(in->led[place]);
+	} else {
+		rd_kafka_queue_t **more = realloc(in->led, (in->led_count + 1) * sizeof *more);
+		if (!more) abort();
+		in->led = more;
+		place = (int)in->led_count++;
+	}
+	in->led[place] = q;
+	return place;
+}
+
+void lapwing_intake_again(lapwing_intake *in) {
+	for (size_t i = 0; i < in->led_count; i++) rd_kafka_queue_forward(in->led[i], in->queue);
 }
 
 void lapwing_intake_wake(lapwing_intake *in) { rd_kafka_queue_yield(in->queue); }

@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"reflect"
+	"time"
 	"unsafe"
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
@@ -54,6 +55,10 @@ type intake struct {
 	arena *arena // being filled
 	got   haul
 
+	led   map[TopicPartition]C.int // their places in in
+	ledAt time.Time                // the last time that a partition was led here
+	again time.Time                // the last time that all were, once more
+
 	topics  []string          // as in's
 	names   map[string]string // of headers, one string each
 	scratch Batch
@@ -75,7 +80,7 @@ type mark struct {
 func (h *haul) empty() bool { return len(h.records) == 0 && len(h.marks) == 0 }
 
 func newIntake(k *kafka.Consumer) *intake {
-	t := &intake{k: k, names: map[string]string{}}
+	t := &intake{k: k, names: map[string]string{}, led: map[TopicPartition]C.int{}}
 	if rk := rdkafka(k); rk != nil {
 		in := (*C.lapwing_intake)(C.calloc(1, C.sizeof_lapwing_intake))
 		if C.lapwing_intake_open(in, rk) == 0 {
@@ -101,8 +106,16 @@ func (t *intake) lead(tps []kafka.TopicPartition) {
 			C.free(unsafe.Pointer(name))
 			name, last = C.CString(*tp.Topic), *tp.Topic
 		}
-		C.lapwing_intake_forward(t.in, name, C.int32_t(tp.Partition))
+		at := TopicPartition{last, tp.Partition}
+		place, ok := t.led[at]
+		if !ok {
+			place = -1
+		}
+		if place = C.lapwing_intake_forward(t.in, name, C.int32_t(tp.Partition), place); place >= 0 {
+			t.led[at] = place
+		}
 	}
+	t.ledAt = time.Now()
 }
 
 // take takes what is there, up to about max records; where nothing is, it waits up to wait milliseconds, or until woken. What it
@@ -135,8 +148,29 @@ func (t *intake) take(max, wait int) *haul {
 	if !t.got.empty() {
 		wait = 0
 	}
+	if t.follow() {
+		wait = min(wait, ledWait)
+	}
 	t.pull(max, wait)
 	return &t.got
+}
+
+const (
+	ledFor   = time.Second // a fetch is stopped within
+	ledWait  = 10          // milliseconds; meanwhile no wait is longer
+	ledEvery = 500 * time.Millisecond
+)
+
+// follow leads all partitions here once more, and tells whether it will soon again. Where one is given up and assigned anew at once,
+// librdkafka may stop the old fetch only after lead, and then takes the lead away; the new fetch would fill a queue that nobody reads.
+func (t *intake) follow() bool {
+	now := time.Now()
+	fresh := now.Sub(t.ledAt) < ledFor
+	if fresh || now.Sub(t.again) > ledEvery {
+		C.lapwing_intake_again(t.in)
+		t.again = now
+	}
+	return fresh
 }
 
 // drop forgets the last haul.

@@ -8,7 +8,9 @@ typedef struct {
 	rd_kafka_t *rk;
 	rd_kafka_queue_t *queue;
 	rd_kafka_queue_t *events; // the consumer's own, which the Go client polls
-	char **topics;            // names, in the order in which they were first met
+	rd_kafka_queue_t **led;   // the partitions' queues, in the order of the calls of forward
+	size_t led_count;
+	char **topics; // names, in the order in which they were first met
 	size_t topic_count;
 	uint8_t *spill; // the bytes of the last message, where they had no room
 	size_t spill_size;
@@ -32,7 +34,11 @@ typedef struct {
 
 int lapwing_intake_open(lapwing_intake *, rd_kafka_t *);
 void lapwing_intake_close(lapwing_intake *);
-int lapwing_intake_forward(lapwing_intake *, const char *topic, int32_t partition);
+// lapwing_intake_forward leads a partition to the queue. It returns the partition's place, which a further call for it is given; the
+// first is given -1.
+int lapwing_intake_forward(lapwing_intake *, const char *topic, int32_t partition, int place);
+// lapwing_intake_again leads all of them once more.
+void lapwing_intake_again(lapwing_intake *);
 void lapwing_intake_wake(lapwing_intake *);
 
 // lapwing_intake_pull takes messages that are there, up to max or until bytes, from at on, is full; where none is, it waits for some.

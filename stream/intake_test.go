@@ -2,18 +2,24 @@ package stream
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 )
 
-// TestMain runs everything twice: with librdkafka's batch calls, and record by record through the Go client.
+var calls = flag.String("calls", "batch,each", "how records are moved: by librdkafka's batch calls, or each by the Go client")
+
+// TestMain runs everything over both ways.
 func TestMain(m *testing.M) {
-	for _, batchCalls = range []bool{true, false} {
+	flag.Parse()
+	for way := range strings.SplitSeq(*calls, ",") {
+		batchCalls = way == "batch"
 		if c := m.Run(); c != 0 {
-			fmt.Fprintf(os.Stderr, "failed with batchCalls = %v\n", batchCalls)
+			fmt.Fprintf(os.Stderr, "failed with -calls %s\n", way)
 			os.Exit(c)
 		}
 	}

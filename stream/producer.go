@@ -45,7 +45,8 @@ type Producer struct {
 	c     *Client
 	p     *kafka.Producer
 	max   int64
-	done  chan struct{} // the acknowledgement reader has ended
+	out   *outlet       // nil: the Go client, one record a call
+	done  chan struct{} // the reader of p's events has ended
 	known sync.Map      // topic -> *string, topics that were seen to exist
 
 	mu     sync.Mutex
@@ -92,10 +93,34 @@ func (c *Client) producer(o ProducerOptions, role map[string]any) (*Producer, er
 	}
 	pr := &Producer{c: c, p: p, max: int64(o.MaxQueued), done: make(chan struct{}), wake: make(chan struct{})}
 	go pr.acknowledge()
+	pr.out = newOutlet(p, pr.reported)
 	return pr, nil
 }
 
-// acknowledge counts delivery reports, many under one lock. It ends when Close closes the channel.
+// reported counts what the outlet has had reports on.
+func (p *Producer) reported(r report) {
+	var first error
+	switch {
+	case r.code != 0:
+		first = p.failed(r.topic, r.partition, kafka.NewError(r.code, "", false))
+	case r.fatal:
+		first = fromProducer(p.p.GetFatalError())
+	}
+	p.account(r.records, first)
+}
+
+func (p *Producer) account(n int64, first error) {
+	p.mu.Lock()
+	p.acked += n
+	if p.err == nil {
+		p.err = first
+	}
+	close(p.wake)
+	p.wake = make(chan struct{})
+	p.mu.Unlock()
+}
+
+// acknowledge counts the delivery reports that come by the Go client, many under one lock. It ends when Close closes the channel.
 func (p *Producer) acknowledge() {
 	defer close(p.done)
 	events := p.p.Events()
@@ -126,14 +151,7 @@ func (p *Producer) acknowledge() {
 				break
 			}
 		}
-		p.mu.Lock()
-		p.acked += n
-		if p.err == nil {
-			p.err = first
-		}
-		close(p.wake)
-		p.wake = make(chan struct{})
-		p.mu.Unlock()
+		p.account(n, first)
 	}
 }
 
@@ -176,6 +194,52 @@ const (
 // Produce queues records, in order; it blocks while the queue is full, and returns an earlier delivery failure. The records'
 // bytes are copied before it returns. Time 0 is sent as 1 ms (0 means "now" to librdkafka), beyond the year 2262 as its start.
 func (p *Producer) Produce(ctx context.Context, records []Record) error {
+	if p.out == nil {
+		return p.produceEach(ctx, records)
+	}
+	var topic *string
+	for i := range records {
+		if topic == nil || *topic != records[i].Topic {
+			t, err := p.name(ctx, records[i].Topic)
+			if err != nil {
+				if i > 0 { // as if one had been produced after the other
+					err = errors.Join(p.Produce(ctx, records[:i]), err)
+				}
+				return err
+			}
+			topic = t
+		}
+	}
+	for len(records) > 0 {
+		room, err := p.reserve(ctx, int64(len(records)))
+		if err != nil {
+			return err
+		}
+		n, err := p.out.produce(records[:room])
+		if err == nil {
+			records = records[n:]
+			continue
+		}
+		r := &records[n]
+		records = records[n:]
+		p.unreserve(room - int64(n))
+		switch {
+		case errors.Is(err, ErrClosed):
+			return err
+		case code(err) == kafka.ErrUnknownPartition && p.learn(ctx, r):
+		case code(err) == kafka.ErrQueueFull: // bytes, not records, fill it
+			if err := p.progress(ctx); err != nil {
+				return err
+			}
+		default:
+			return p.failed(r.Topic, r.Partition, err)
+		}
+	}
+	return nil
+}
+
+// produceEach is Produce by the Go client's call for one record.
+func (p *Producer) produceEach(ctx context.Context, records []Record) error {
 	var msg kafka.Message
 	var hdrs []kafka.Header
 	var topic *string
@@ -350,6 +414,9 @@ func (p *Producer) Close(ctx context.Context) error {
 func (p *Producer) destroy() {
 	if p.Queued() > 0 {
 		p.p.Purge(kafka.PurgeInFlight | kafka.PurgeQueue | kafka.PurgeNonBlocking)
+	}
+	if p.out != nil {
+		p.out.close()
 	}
 	p.p.Close()
 	<-p.done
