@@ -37,6 +37,9 @@ var testRooms = map[string][]string{
 	"events": {"stream"},
 }
 
+// peersOnly are modules that only the bench may know: what Lapwing is measured next to is no part of it.
+var peersOnly = []string{"github.com/yalue/onnxruntime_go"}
+
 // banned patterns, each with what to do instead.
 var banned = []struct {
 	pattern *regexp.Regexp
@@ -83,6 +86,9 @@ func TestImportsGoOneWay(t *testing.T) {
 			if err != nil {
 				t.Errorf("%s: %v", path, err)
 				continue
+			}
+			if slices.Contains(peersOnly, name) && room != "bench" {
+				t.Errorf("%s imports %s: only bench may", path, name)
 			}
 			ours, is := strings.CutPrefix(name, module)
 			if !is {

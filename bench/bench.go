@@ -101,6 +101,8 @@ type Suite struct {
 // Suites lists all, in the order in which they run.
 func Suites() []Suite {
 	return []Suite{
+		{"limit", "what this machine can do at best: multiply-adds by level, memory, TCP on loopback", limitSuite},
+		{"score", "rows/s in process, batch 1 to 8192, next to ONNX Runtime, PyTorch and the FMA peak", scoreSuite},
 		{"decode", "JSON records of 18 fields to float32 rows, from memory, one core; next to encoding/json", decodeSuite},
 		{"train", "samples/s of the fused engine next to the Gorgonia engine: same net, batch, threads, loss", trainSuite},
 		{"history", "a topic from offset zero to float32 columns; next to Python and to bare consumers", historySuite},

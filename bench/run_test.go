@@ -10,7 +10,7 @@ import (
 // A small run of what needs no process of its own: results must agree with the peers', whatever the speed. Kafka is the
 // embedded broker, and peers that are not installed are rows that say so.
 func TestSmoke(t *testing.T) {
-	r, err := Run(t.Context(), Options{Suites: []string{"decode", "train", "history"}, Rounds: 1, Records: 5_000, LatencyFor: time.Second, Sample: 5 * time.Millisecond, Log: os.Stderr})
+	r, err := Run(t.Context(), Options{Suites: []string{"limit", "decode", "train", "history"}, Rounds: 1, Records: 5_000, LatencyFor: time.Second, Sample: 5 * time.Millisecond, Log: os.Stderr})
 	if err != nil {
 		t.Fatal(err)
 	}

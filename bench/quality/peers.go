@@ -1,25 +1,20 @@
 package quality
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"crypto/sha256"
 	_ "embed"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"time"
+
+	"github.com/lapwing-stream/lapwing/bench/venv"
 )
 
 // The peers are Python packages, asked for by name; their environment is this bench's alone.
@@ -50,18 +45,7 @@ type peers struct {
 	versions map[string]string
 	dir      string // of the rows and scores that go to and fro
 
-	process *exec.Cmd
-	to      io.WriteCloser
-	from    chan reply
-	said    *lastWords
-}
-
-// reply is a line of the Python program.
-type reply struct {
-	Versions map[string]string `json:"versions"` // in its first line
-	Seconds  float64           `json:"seconds"`
-	Error    string            `json:"error"`
-	lost     error             // the process ended, or wrote what is no JSON
+	process *venv.Process
 }
 
 // startPeers makes the environment where it is not there yet. What cannot be had is remembered for each peer's row.
@@ -75,19 +59,20 @@ func startPeers(ctx context.Context, o *Options) *peers {
 	}
 	sum := sha256.Sum256(slices.Concat(peersRequired, torchRequired))
 	home := filepath.Join(o.Cache, fmt.Sprintf("quality-%x", sum[:6]))
-	p.python = filepath.Join(home, "bin", "python")
+	env := venv.Env{Home: home, Base: o.Python, Log: o.Log}
+	p.python = env.Python()
 	p.program = filepath.Join(home, "peers.py")
 	var err error
 	if p.dir, err = os.MkdirTemp("", "lapwing-quality-"); err != nil {
 		fail(o.Peers, err)
 		return p
 	}
-	if err := p.install(home, "requirements.txt", peersRequired, "scikit-learn and PyOD, some 100 MB"); err != nil {
+	if err := env.Install(ctx, "requirements.txt", peersRequired, "scikit-learn and PyOD, some 100 MB"); err != nil {
 		fail(o.Peers, err)
 		return p
 	}
 	if slices.ContainsFunc(o.Peers, func(n string) bool { return slices.Contains(needTorch, n) }) {
-		if err := p.install(home, "requirements-torch.txt", torchRequired, "PyTorch, which can be several GB; --peers without autoencoder and vae does without"); err != nil {
+		if err := env.Install(ctx, "requirements-torch.txt", torchRequired, "PyTorch, which can be several GB; --peers without autoencoder and vae does without"); err != nil {
 			fail(needTorch, err)
 		}
 	}
@@ -97,122 +82,29 @@ func startPeers(ctx context.Context, o *Options) *peers {
 	return p
 }
 
-// install adds packages to the environment unless its mark says that they are there.
-func (p *peers) install(home, name string, required []byte, what string) error {
-	mark := filepath.Join(home, name+".ready")
-	if _, err := os.Stat(mark); err == nil {
-		return nil
-	}
-	fmt.Fprintf(p.o.Log, "installing peers into %s, once: %s\n", home, what)
-	started := time.Now()
-	command := func(name string, args ...string) error {
-		c := exec.CommandContext(p.ctx, name, args...)
-		var said lastWords
-		c.Stdout, c.Stderr = &said, &said
-		if err := c.Run(); err != nil {
-			return fmt.Errorf("%s: %w: %s", strings.Join(append([]string{filepath.Base(name)}, args[:min(len(args), 3)]...), " "), err, said.line())
-		}
-		return nil
-	}
-	if _, err := os.Stat(p.python); err != nil {
-		if err := os.MkdirAll(filepath.Dir(home), 0o755); err != nil {
-			return err
-		}
-		if err := command(p.o.Python, "-m", "venv", home); err != nil {
-			return err
-		}
-	}
-	list := filepath.Join(home, name)
-	if err := os.WriteFile(list, required, 0o644); err != nil {
-		return err
-	}
-	if err := command(p.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", list); err != nil {
-		return err
-	}
-	fmt.Fprintf(p.o.Log, "installed in %.0f s\n", time.Since(started).Seconds())
-	return os.WriteFile(mark, nil, 0o644)
-}
-
 func (p *peers) close() {
-	p.end()
+	p.process.Close()
 	if p.dir != "" {
 		os.RemoveAll(p.dir)
 	}
 }
 
-// end ends the Python process. What it was doing is lost.
-func (p *peers) end() {
-	if p.process == nil {
-		return
-	}
-	p.to.Close()
-	p.process.Cancel()
-	for range p.from { // until its output ends
-	}
-	p.process.Wait()
-	p.process = nil
-}
-
 // begin starts the Python process unless it runs.
 func (p *peers) begin() error {
-	if p.process != nil {
+	if !p.process.Ended() {
 		return nil
 	}
-	c := exec.CommandContext(p.ctx, p.python, p.program, strconv.Itoa(p.o.Threads))
-	p.said = &lastWords{}
-	c.Stderr = p.said
 	var err error
-	if p.to, err = c.StdinPipe(); err != nil {
+	if p.process, err = venv.Start(p.ctx, p.python, p.program, strconv.Itoa(p.o.Threads)); err != nil {
 		return err
 	}
-	out, err := c.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := c.Start(); err != nil {
-		return err
-	}
-	p.process, p.from = c, make(chan reply, 1)
-	go func(to chan<- reply) { // ends with the process's output
-		defer close(to)
-		lines := bufio.NewScanner(out)
-		for lines.Scan() {
-			var r reply
-			if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
-				r.lost = fmt.Errorf("said what is no answer: %.100s", lines.Bytes())
-			}
-			to <- r
-		}
-	}(p.from)
-	first, err := p.answer(time.NewTimer(p.o.Limit))
-	if err != nil {
+	var first struct{ Versions map[string]string }
+	if err := p.process.Answer(p.ctx, p.o.Limit, &first); err != nil {
+		p.process.Close()
 		return err
 	}
 	p.versions = first.Versions
 	return nil
-}
-
-// answer waits for the next line of the process, which is ended where none comes.
-func (p *peers) answer(limit *time.Timer) (reply, error) {
-	defer limit.Stop()
-	select {
-	case r, ok := <-p.from:
-		switch {
-		case !ok:
-			p.end()
-			return r, fmt.Errorf("the Python process ended: %s", p.said.line())
-		case r.lost != nil:
-			p.end()
-			return r, r.lost
-		}
-		return r, nil
-	case <-limit.C:
-		p.end()
-		return reply{}, fmt.Errorf("no answer within %v", p.o.Limit)
-	case <-p.ctx.Done():
-		p.end()
-		return reply{}, context.Cause(p.ctx)
-	}
 }
 
 // peerJob is one split as the peers get it.
@@ -279,23 +171,12 @@ func (j *peerJob) scores(ctx context.Context, name string) (history, live []floa
 		return nil, nil, 0, err
 	}
 	j.request.Peer = name
-	line, err := json.Marshal(&j.request)
-	if err != nil {
-		return nil, nil, 0, err
-	}
 	if err := os.Remove(j.request.Out); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, nil, 0, err
 	}
-	if _, err := p.to.Write(append(line, '\n')); err != nil {
-		p.end()
-		return nil, nil, 0, fmt.Errorf("the Python process ended: %s", p.said.line())
-	}
-	r, err := p.answer(time.NewTimer(p.o.Limit))
-	if err != nil {
+	var r struct{ Seconds float64 }
+	if err := p.process.Ask(p.ctx, p.o.Limit, &j.request, &r); err != nil {
 		return nil, nil, 0, err
-	}
-	if r.Error != "" {
-		return nil, nil, 0, errors.New(r.Error)
 	}
 	raw, err := os.ReadFile(j.request.Out)
 	if err != nil {
@@ -309,30 +190,4 @@ func (j *peerJob) scores(ctx context.Context, name string) (history, live []floa
 		all[i] = math.Float64frombits(binary.LittleEndian.Uint64(raw[8*i:]))
 	}
 	return all[:j.trained], all[j.trained:], r.Seconds, nil
-}
-
-// lastWords keeps the end of what a process says.
-type lastWords struct {
-	sync.Mutex
-	text []byte
-}
-
-func (w *lastWords) Write(b []byte) (int, error) {
-	w.Lock()
-	defer w.Unlock()
-	w.text = append(w.text, b...)
-	w.text = w.text[max(0, len(w.text)-4096):]
-	return len(b), nil
-}
-
-// line is the last line that says something.
-func (w *lastWords) line() string {
-	w.Lock()
-	defer w.Unlock()
-	lines := bytes.Split(bytes.TrimSpace(w.text), []byte("\n"))
-	last := string(bytes.TrimSpace(lines[len(lines)-1]))
-	if last == "" {
-		return "it said nothing"
-	}
-	return last
 }
