@@ -1,6 +1,7 @@
-// Package cpu is the portable engine: plain Go, float32, every platform.
+// Package cpu is the engine for processors: at the level of their vector instructions in C, at level "portable" in
+// plain Go on every platform.
 //
-// A Program becomes a list of ops over a block of rows that stays in the first-level cache. Rows are
+// In Go, a Program becomes a list of ops over a block of rows that stays in the first-level cache. Rows are
 // evaluated one by one within each op, in an order that depends on nothing but the program, so a row's
 // result is the same alone or in any batch. Training runs the same ops forward on shards of the batch whose
 // number and bounds depend only on its size, and adds their gradients in order: any number of threads
@@ -36,6 +37,6 @@ func (e engine) Scorer(p *kernels.Program) (kernels.Scorer, error) {
 	return newVectorScorer(e.level, p)
 }
 
-func (engine) Trainer(p *kernels.Program, o kernels.TrainOptions) (kernels.Trainer, error) {
-	return newTrainer(p, o)
+func (e engine) Trainer(p *kernels.Program, o kernels.TrainOptions) (kernels.Trainer, error) {
+	return newTrainer(e.level, p, o)
 }

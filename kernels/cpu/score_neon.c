@@ -3,4 +3,5 @@
 #define LEVEL_NEON
 #include "vec.h"
 #include "score_body.h"
+#include "train_body.h"
 #include "vec_end.h"

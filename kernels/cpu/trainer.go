@@ -75,7 +75,7 @@ type step struct{ rate, correction1, correction2 float32 }
 // parametersPadding is what the number of parameters is a multiple of, so that updates go by whole vectors.
 const parametersPadding = 16
 
-func newTrainer(p *kernels.Program, o kernels.TrainOptions) (*trainer, error) {
+func newTrainer(l level, p *kernels.Program, o kernels.TrainOptions) (*trainer, error) {
 	o, err := o.Resolve(p)
 	if err != nil {
 		return nil, fmt.Errorf("engine cpu cannot train this program: %w", err)
@@ -98,7 +98,9 @@ func newTrainer(p *kernels.Program, o kernels.TrainOptions) (*trainer, error) {
 	for i, s := range p.Parameters(o.Prediction) {
 		copy(t.views[i], s)
 	}
-	t.network = newPortable(p, o, t.trained, t.parameters)
+	if t.network = newVectorNetwork(l, p, o, t.trained, t.parameters); t.network == nil {
+		t.network = newPortable(p, o, t.trained, t.parameters)
+	}
 	t.network.changed()
 
 	shards := t.shardsOf(o.MaxBatch)
