@@ -27,11 +27,12 @@ func historySuite(ctx context.Context, r *run) error {
 		return err
 	}
 	defer c.close()
-	values, spec, err := fleetValues(min(r.Records, 20_000))
+	records := min(r.Records, 500_000) // enough, and Python is slow
+	values, spec, err := fleetValues(min(records, 20_000))
 	if err != nil {
 		return err
 	}
-	if err := c.fill(ctx, "history", values, r.Records); err != nil {
+	if err := c.fill(ctx, "history", values, records); err != nil {
 		return err
 	}
 	ranges, err := c.client.Ranges(ctx, "history")
@@ -43,7 +44,7 @@ func historySuite(ctx context.Context, r *run) error {
 		return err
 	}
 	var sum float64 // of all columns of all records: what every reader must come to
-	for i := range r.Records {
+	for i := range records {
 		width := len(spec.Columns())
 		for _, v := range rows[i%len(values)*width : (i%len(values)+1)*width] {
 			sum += float64(v)
@@ -78,16 +79,16 @@ func historySuite(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	columns := make([]float32, 0, r.Records*d.Columns())
+	columns := make([]float32, 0, records*d.Columns())
 	python := func(work string) subject {
 		s := subject{name: "Python confluent-kafka + numpy", role: Peer, absent: r.pythonMissing(ctx)}
 		if work == "consume" {
 			s.name, s.role = "bare consume(n), Python", Limit
 		}
-		s.once = one(perSecond, func(ctx context.Context) (float64, error) { return r.pythonHistory(ctx, c, work, spec.Columns(), sum) })
+		s.once = one(perSecond, func(ctx context.Context) (float64, error) { return r.pythonHistory(ctx, c, work, spec.Columns(), records, sum) })
 		return s
 	}
-	m, err := r.measure(ctx, cell{suite: "history", kase: fmt.Sprintf("%d records, %d partitions: %s, %s", r.Records, partitions, c.kind, cores())},
+	m, err := r.measure(ctx, cell{suite: "history", rounds: min(r.Rounds, 3), kase: fmt.Sprintf("%d records, %d partitions: %s, %s", records, partitions, c.kind, cores())},
 		[]metric{{name: perSecond, unit: "1/s"}},
 		subject{name: Ours, once: func(ctx context.Context) (figures, error) {
 			columns = columns[:0]
@@ -113,7 +114,7 @@ func historySuite(ctx context.Context, r *run) error {
 		python("history"),
 		subject{name: "lapwing, without columns", role: Limit, once: read(func(*stream.Batch) error { return nil })},
 		subject{name: "bare consumer, Go calls", role: Limit, once: one(perSecond, func(ctx context.Context) (float64, error) {
-			return bareConsume(ctx, c.addr, "history", r.Records)
+			return bareConsume(ctx, c.addr, "history", records)
 		})},
 		python("consume"))
 	if err != nil {
@@ -130,7 +131,7 @@ func sameSum(got, want float64) error {
 	return nil
 }
 
-func (r *run) pythonHistory(ctx context.Context, c *cluster, work string, fields []string, sum float64) (float64, error) {
+func (r *run) pythonHistory(ctx context.Context, c *cluster, work string, fields []string, records int, sum float64) (float64, error) {
 	dir, err := os.MkdirTemp("", "lapwing-bench")
 	if err != nil {
 		return 0, err
@@ -143,7 +144,7 @@ func (r *run) pythonHistory(ctx context.Context, c *cluster, work string, fields
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, r.python(), program, work, "--brokers", c.addr, "--in", "history", "--fields", strings.Join(fields, ","),
-		"--records", strconv.Itoa(r.Records)).CombinedOutput()
+		"--records", strconv.Itoa(records)).CombinedOutput()
 	var did struct{ Records, Seconds, Sum float64 }
 	if err == nil {
 		err = json.Unmarshal(out, &did)

@@ -38,7 +38,7 @@ func latencySuite(ctx context.Context, r *run) error {
 		return err
 	}
 	defer b.close()
-	l, err := b.latency(ctx, "at least once, linger 0 for all, commits every 100 ms", wiring{commit: 100 * time.Millisecond},
+	l, err := b.latency(ctx, "at least once, linger 0 for all, commits every 100 ms", wiring{commit: 100 * time.Millisecond}, r.Rounds,
 		b.lapwing(Ours, plainNet, false), b.python(ctx, plainNet, false), b.streams(plainNet, false),
 		b.passThrough(callsName, "calls", false), b.passThrough(batchesName, "batches", false))
 	if err != nil {
@@ -47,13 +47,23 @@ func latencySuite(ctx context.Context, r *run) error {
 	r.targetRatio("latency p99 vs "+callsName, 1.3, l, Ours, callsName, "p99", true)
 	r.targetRatio("latency p99 vs "+pythonName, 1, l, Ours, pythonName, "p99", true)
 	r.targetRatio("latency p99 vs "+streamsName, .75, l, Ours, streamsName, "p99", true)
+	const often = 20 * time.Millisecond
+	if _, err := b.latency(ctx, "exactly once, read committed, linger 0 for all, transactions of 20 ms", wiring{commit: often}, min(r.Rounds, 3),
+		b.lapwing(Ours, plainNet, true), b.python(ctx, plainNet, true), b.streams(plainNet, true),
+		b.passThrough(callsName, "calls", true), b.passThrough(batchesName, "batches", true)); err != nil {
+		return err
+	}
+	if _, err := b.latency(ctx, "at least once, each as it comes: settings are compared, not engines", wiring{asItIs: true}, 1,
+		b.lapwing(Ours, plainNet, false), b.python(ctx, plainNet, false), b.streams(plainNet, false)); err != nil {
+		return err
+	}
 	return nil
 }
 
 // latency measures from when a record was due to be sent until another consumer has its
 // score, a slow moment counting for every record that was due in it. The probe is this process; all scorers run all the
 // time, each with topics of its own, so that none is measured cold.
-func (b *bed) latency(ctx context.Context, kase string, w wiring, scorers ...scorer) (*measured, error) {
+func (b *bed) latency(ctx context.Context, kase string, w wiring, rounds int, scorers ...scorer) (*measured, error) {
 	var subjects []subject
 	for _, s := range scorers {
 		sub := subject{name: s.name, role: s.role, absent: s.absent}
@@ -74,7 +84,7 @@ func (b *bed) latency(ctx context.Context, kase string, w wiring, scorers ...sco
 		subjects = append(subjects, sub)
 	}
 	// a percentile of so few rounds scatters by itself: only wide ones are marked
-	return b.r.measure(ctx, cell{suite: "latency", kase: fmt.Sprintf("latency at %d records/s, %s: %s, %s", rate, kase, b.kind, cores())}, latencyMetrics(), subjects...)
+	return b.r.measure(ctx, cell{suite: "latency", kase: fmt.Sprintf("latency at %d records/s, %s: %s, %s", rate, kase, b.kind, cores()), warmed: true, rounds: rounds}, latencyMetrics(), subjects...)
 }
 
 // lane is a scorer that runs on topics of its own.

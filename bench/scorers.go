@@ -146,6 +146,7 @@ type scorer struct {
 	exactly  bool   // delivery exactly once
 	slowWarm bool   // a JIT needs many records first
 	rounds   int    // rounds in which it takes part, if not in all
+	share    int    // of a slow one: the clock stops after one part in so many of the records
 	absent   error
 	start    func(ctx context.Context, b *bed, w wiring) (*process.Process, error)
 }
@@ -204,7 +205,7 @@ print(c.__version__, c.libversion()[0], o.__version__, orjson.__version__, sys.v
 }
 
 func (b *bed) python(ctx context.Context, model string, exactly bool) scorer {
-	s := scorer{name: pythonName, role: Peer, model: model, exactly: exactly, absent: b.r.pythonMissing(ctx)}
+	s := scorer{name: pythonName, role: Peer, model: model, exactly: exactly, share: 2, absent: b.r.pythonMissing(ctx)}
 	s.start = func(ctx context.Context, b *bed, w wiring) (*process.Process, error) {
 		args := []string{filepath.Join(b.dir, "peer.py"), "score", "--brokers", b.addr, "--in", w.in, "--out", w.out, "--group", w.out,
 			"--model", b.models[model].onnx, "--fields", strings.Join(b.spec.Columns(), ",")}
@@ -221,7 +222,7 @@ func (b *bed) python(ctx context.Context, model string, exactly bool) scorer {
 
 // streams is a Kafka Streams application with two threads, one for each core of the machine that it is compared on.
 func (b *bed) streams(model string, exactly bool) scorer {
-	s := scorer{name: streamsName, role: Peer, model: model, exactly: exactly, slowWarm: true, absent: errors.New("not installed: run lapwing bench --install-peers")}
+	s := scorer{name: streamsName, role: Peer, model: model, exactly: exactly, slowWarm: true, share: 4, absent: errors.New("not installed: run lapwing bench --install-peers")}
 	if b.r.Peers != "" {
 		s.absent = apache.Streams.Missing(b.r.Peers)
 	}

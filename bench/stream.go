@@ -53,7 +53,7 @@ func streamSuite(ctx context.Context, r *run) error {
 			return err
 		}
 	}
-	over := func(kase string, scorers ...scorer) (*measured, error) {
+	over := func(kase string, rounds int, scorers ...scorer) (*measured, error) {
 		var subjects []subject
 		for _, s := range scorers {
 			checked := false
@@ -62,18 +62,18 @@ func streamSuite(ctx context.Context, r *run) error {
 				if s.slowWarm {
 					first = slow
 				}
-				f, err := b.backlog(ctx, s, w, first, count, !checked)
+				f, err := b.backlog(ctx, s, w, first, count/max(1, s.share), !checked)
 				checked = true
 				fmt.Fprintf(r.Log, "%s, %s: %.0f records/s, %.2f CPU s per 1M\n", kase, s.name, f[perSecond], f[perMega])
 				return f, err
 			}})
 		}
-		return r.measure(ctx, cell{suite: "stream", kase: kase + ": " + what, warmed: true, rounds: min(r.Rounds, 3)}, metrics, subjects...)
+		return r.measure(ctx, cell{suite: "stream", kase: kase + ": " + what, warmed: true, rounds: min(r.Rounds, rounds)}, metrics, subjects...)
 	}
 	bare := b.passThrough(batchesName, "batches", false)
 	streams := b.streams(plainNet, false)
 	streams.rounds = 2 // each takes half a minute to warm its JIT
-	m, err := over("at least once, net 18-14-7-7-18", b.lapwing(Ours, plainNet, false), b.python(ctx, plainNet, false), streams,
+	m, err := over("at least once, net 18-14-7-7-18", 3, b.lapwing(Ours, plainNet, false), b.python(ctx, plainNet, false), streams,
 		bare, b.passThrough(callsName, "calls", false), b.passThrough("Lapwing's package stream alone", "stream", false))
 	if err != nil {
 		return err
@@ -84,7 +84,11 @@ func streamSuite(ctx context.Context, r *run) error {
 	r.target("stream, Kafka to Kafka", 400_000, m.value(Ours, perSecond), "records/s", false)
 	net := b.lapwing("lapwing, net 18-14-7-7-18", plainNet, false)
 	net.role = Limit
-	d, err := over("at least once, the default detector", b.lapwing(Ours, defaultDetector, false), b.python(ctx, defaultDetector, false), net)
+	if _, err := over("exactly once, net 18-14-7-7-18", 1, b.lapwing(Ours, plainNet, true), b.python(ctx, plainNet, true), b.streams(plainNet, true),
+		b.passThrough(batchesName, "batches", true), b.passThrough(callsName, "calls", true)); err != nil {
+		return err
+	}
+	d, err := over("at least once, the default detector", 3, b.lapwing(Ours, defaultDetector, false), b.python(ctx, defaultDetector, false), net)
 	if err != nil {
 		return err
 	}

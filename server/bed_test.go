@@ -14,6 +14,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/lapwing-stream/lapwing/kernels"
 	"github.com/lapwing-stream/lapwing/kernels/cpu"
 	"github.com/lapwing-stream/lapwing/registry"
 	"github.com/lapwing-stream/lapwing/stream"
@@ -27,6 +28,7 @@ type bed struct {
 	client   *stream.Client
 	registry *registry.Registry
 	log      *logBook
+	engine   kernels.Engine // of servers made from now on
 
 	committed bool // read only records of committed transactions
 }
@@ -43,7 +45,7 @@ func newBed(t *testing.T) *bed {
 }
 
 func bedAt(t *testing.T, addr string) *bed {
-	b := &bed{t: t, addr: addr, log: &logBook{}}
+	b := &bed{t: t, addr: addr, log: &logBook{}, engine: cpu.New()}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("log:\n%s", b.log.all())
@@ -288,7 +290,7 @@ func (b *bed) server(o Options) *Server {
 	defaulted(&o.RetryMin, 20*time.Millisecond)
 	s, err := New(Deps{
 		Client: client, Registry: registry.Open(client, registry.Options{Log: slog.New(b.log)}),
-		Engine: cpu.New(), Log: slog.New(b.log),
+		Engine: b.engine, Log: slog.New(b.log),
 	}, o)
 	if err != nil {
 		b.t.Fatal(err)

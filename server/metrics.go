@@ -245,11 +245,13 @@ var (
 	descVersion     = prometheus.NewDesc("lapwing_model_version", "Version of the live model; 0 = none yet.", []string{"stream", "model"}, nil)
 	descAge         = prometheus.NewDesc("lapwing_model_age_seconds", "Time since the live model was published.", []string{"stream", "model"}, nil)
 	descBytes       = prometheus.NewDesc("lapwing_model_bytes", "Size of the live model's file.", []string{"stream", "model"}, nil)
+	descLoading     = prometheus.NewDesc("lapwing_model_loading_version", "Version that is being loaded, while the live one goes on; 0 = none.", []string{"stream", "model"}, nil)
+	descLoadingFor  = prometheus.NewDesc("lapwing_model_loading_seconds", "How long that load has been going on; 0 = none is.", []string{"stream", "model"}, nil)
 	descSaturation  = prometheus.NewDesc("lapwing_scorer_saturation_ratio", "Share of the last 5 to 10 seconds in which records were on their way from read to produced; at 1 the input waits.", []string{"stream"}, nil)
 	descBlocked     = prometheus.NewDesc("lapwing_output_blocked_seconds", "How long the producer has been waiting for the output's broker; 0 = it is not.", []string{"stream"}, nil)
 	descReady       = prometheus.NewDesc("lapwing_ready", "1 where the stream is ready, as /readyz says.", []string{"stream"}, nil)
 	descAlertActive = prometheus.NewDesc("lapwing_alerts_active", "Keys with a raised alert, of the assigned partitions.", []string{"stream"}, nil)
-	stateDescs      = []*prometheus.Desc{descLag, descVersion, descAge, descBytes, descSaturation, descBlocked, descReady, descAlertActive}
+	stateDescs      = []*prometheus.Desc{descLag, descVersion, descAge, descBytes, descLoading, descLoadingFor, descSaturation, descBlocked, descReady, descAlertActive}
 )
 
 func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
@@ -284,6 +286,13 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 			gauge(descAge, max(0, now.Sub(l.manifest.Created).Seconds()), name, r.o.Model)
 			gauge(descBytes, float64(l.manifest.Bytes), name, r.o.Model)
 		}
+		var loads int
+		var since time.Duration
+		if l := r.slot.loading.Load(); l != nil {
+			loads, since = l.version, now.Sub(l.since)
+		}
+		gauge(descLoading, float64(loads), name, r.o.Model)
+		gauge(descLoadingFor, since.Seconds(), name, r.o.Model)
 		gauge(descVersion, float64(version), name, r.o.Model)
 		if s := r.session.Load(); s != nil {
 			for tp, n := range s.group.Lag() {

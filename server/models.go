@@ -148,13 +148,20 @@ type slot struct {
 	log     *slog.Logger
 	metrics *streamMetrics
 
-	live  atomic.Pointer[liveModel]
-	first chan struct{} // closed once live is set
+	live    atomic.Pointer[liveModel]
+	loading atomic.Pointer[loading] // nil while nothing loads
+	first   chan struct{}           // closed once live is set
 
 	mail chan registry.Change // capacity 1: a change not yet begun is replaced by a newer one
 
 	mu     sync.Mutex
 	states []VersionState // newest last
+}
+
+// loading is a version that is on its way to be live.
+type loading struct {
+	version int
+	since   time.Time
 }
 
 func newSlot(o *StreamOptions, log *slog.Logger, metrics *streamMetrics) *slot {
@@ -231,6 +238,8 @@ func (s *slot) take(engine kernels.Engine, c registry.Change, overtaken func() b
 	}
 	s.note(version, ModelLoading, "")
 	began := time.Now()
+	s.loading.Store(&loading{version, began})
+	defer s.loading.Store(nil)
 	l, err := loadModel(engine, c.Data, s.needs)
 	if err != nil {
 		s.refuse(version, err)
