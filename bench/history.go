@@ -85,7 +85,9 @@ func historySuite(ctx context.Context, r *run) error {
 		if work == "consume" {
 			s.name, s.role = "bare consume(n), Python", Limit
 		}
-		s.once = one(perSecond, func(ctx context.Context) (float64, error) { return r.pythonHistory(ctx, c, work, spec.Columns(), records, sum) })
+		s.once = one(perSecond, func(ctx context.Context) (float64, error) {
+			return r.pythonHistory(ctx, c, work, spec.Columns(), records, sum)
+		})
 		return s
 	}
 	m, err := r.measure(ctx, cell{suite: "history", rounds: min(r.Rounds, 3), kase: fmt.Sprintf("%d records, %d partitions: %s, %s", records, partitions, c.kind, cores())},

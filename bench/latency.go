@@ -47,6 +47,9 @@ func latencySuite(ctx context.Context, r *run) error {
 	r.targetRatio("latency p99 vs "+callsName, 1.3, l, Ours, callsName, "p99", true)
 	r.targetRatio("latency p99 vs "+pythonName, 1, l, Ours, pythonName, "p99", true)
 	r.targetRatio("latency p99 vs "+streamsName, .75, l, Ours, streamsName, "p99", true)
+	if r.Smoke {
+		return nil
+	}
 	const often = 20 * time.Millisecond
 	if _, err := b.latency(ctx, "exactly once, read committed, linger 0 for all, transactions of 20 ms", wiring{commit: often}, min(r.Rounds, 3),
 		b.lapwing(Ours, plainNet, true), b.python(ctx, plainNet, true), b.streams(plainNet, true),
