@@ -81,6 +81,9 @@ func Examine(ctx context.Context, d Deps, o Options) []Finding {
 			x.outputs(ctx, s, partitions)
 		}
 		x.group(ctx, s)
+		if x.o.Delivery == ExactlyOnce {
+			x.transactions(ctx, s)
+		}
 		x.model(ctx, s, entries)
 	}
 	return x.found
@@ -266,6 +269,59 @@ func (x *examination) outputs(ctx context.Context, s *StreamOptions, partitions 
 }
 
 // group looks at where a stream stands.
+// transactionLog is where brokers keep transactions.
+const transactionLog = "__transaction_state"
+
+// transactions asks for what exactly_once needs: a transaction log that can be written, and an id. It tries, under an id that is
+// nobody's: there is no question that tells, and what a try leaves in the log is that the id was asked for.
+func (x *examination) transactions(ctx context.Context, s *StreamOptions) {
+	where := "transactional.id " + s.probeID()
+	t, err := x.deps.Client.Describe(ctx, transactionLog)
+	switch {
+	case err == nil:
+		before := len(x.found)
+		x.alive(t, true)
+		if len(x.found) > before {
+			return // a try would wait for it
+		}
+	case errors.Is(err, stream.ErrNoTopic):
+		// The first transaction makes it, with as many replicas as the brokers are told; with too few of them it is never made.
+		config, err := x.deps.Client.BrokerConfig(ctx)
+		if n, bad := strconv.Atoi(config["transaction.state.log.replication.factor"]); err == nil && bad == nil && n > x.cluster.Brokers {
+			x.say("transactions", Failure, "topic "+transactionLog, fmt.Sprintf("in every broker's server.properties: transaction.state.log.replication.factor=%d and transaction.state.log.min.isr=%d; then restart it", x.cluster.Brokers, max(1, x.cluster.Brokers-1)),
+				"transaction.state.log.replication.factor is %d and there %s: no transaction can begin", n, areBrokers(x.cluster.Brokers))
+			return
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, tryTransactions)
+	defer cancel()
+	if err := x.deps.Client.TryTransactions(ctx, s.probeID(), x.o.TransactionTimeout); err != nil {
+		if stream.NoTransactionRight(err) {
+			x.say("rights", Failure, where, x.grant("transactional-id", s.group()+"- --resource-pattern-type prefixed", "WRITE", "DESCRIBE"),
+				"this client may not use the stream's transactional ids, which exactly_once needs")
+			return
+		}
+		x.fail("transactions", where, err)
+		return
+	}
+	version, err := x.deps.Client.TransactionVersion(ctx)
+	protocol := ""
+	if err == nil && version > 0 {
+		protocol = fmt.Sprintf("; the brokers have version %d of the protocol, this client speaks 1", version)
+	}
+	x.say("transactions", Fine, where, "", "transactions can be had%s", protocol)
+}
+
+// tryTransactions bounds the try: where the coordinator is missing, the client asks for it until it is told to stop.
+const tryTransactions = 10 * time.Second
+
+func areBrokers(n int) string {
+	if n == 1 {
+		return "is 1 broker"
+	}
+	return fmt.Sprintf("are %d brokers", n)
+}
+
 func (x *examination) group(ctx context.Context, s *StreamOptions) {
 	group := s.group()
 	where := "group " + group

@@ -131,7 +131,8 @@ func TestExamineModelTopic(t *testing.T) {
 	}
 }
 
-// Every right that is missing is named, with the command that gives it; rights that are not needed are not asked for.
+// Every right that is missing is named, with the command that gives it; rights that are not needed are not asked for (case 2.07: that on
+// a transactional id).
 func TestExamineRights(t *testing.T) {
 	allow := func(kind kmsg.ACLResourceType, name string, operations ...kmsg.ACLOperation) (acls []kfake.ACL) {
 		for _, o := range operations {
@@ -145,6 +146,7 @@ func TestExamineRights(t *testing.T) {
 		allow(topic, "cars", read, describe, configs), allow(topic, "lapwing.models", read, describe, configs),
 		allow(topic, "cars.scores", write, describe, configs), allow(topic, "cars.dlq", write, describe, configs), allow(topic, "cars.alerts", read, write, describe, configs),
 		allow(group, "lapwing.cars.scores", read, describe), allow(cluster, "kafka-cluster", describe),
+		[]kfake.ACL{{Resource: kmsg.ACLResourceTypeTransactionalId, Name: "lapwing.cars.scores-", Pattern: kmsg.ACLResourcePatternTypePrefixed, Operation: write, Allow: true}},
 	)
 	without := func(name string, operation kmsg.ACLOperation) []kfake.ACL {
 		return slices.DeleteFunc(slices.Clone(enough), func(a kfake.ACL) bool { return a.Name == name && a.Operation == operation })
@@ -159,6 +161,8 @@ func TestExamineRights(t *testing.T) {
 		{"no write of the scores", without("cars.scores", write), "error rights topic cars.scores: this client may not WRITE it"},
 		{"no read of the group", without("lapwing.cars.scores", read), "error rights group lapwing.cars.scores: this client may not READ the group"},
 		{"no read of the models", without("lapwing.models", read), "error rights topic lapwing.models: this client may not READ it"},
+		{"no transactions", without("lapwing.cars.scores-", write), "error rights transactional.id lapwing.cars.scores-check: this client may not use the stream's transactional ids, which exactly_once needs; " +
+			"next: kafka-acls.sh"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -188,10 +192,33 @@ func TestExamineRights(t *testing.T) {
 			b.publish("cars", testModel(t, plainSpec, 1, 5, func(m *model.Model) { m.Lineage.Topic = "cars" }), "live")
 			b.client = as("ada")
 			b.registry = registry.Open(b.client, registry.Options{})
-			got := strings.Join(lines(b.examine(StreamOptions{Model: "cars", Topics: []string{"cars"}})), "\n")
+			got := strings.Join(lines(Examine(t.Context(), Deps{Client: b.client, Registry: b.registry, Engine: cpu.New()},
+				Options{Delivery: ExactlyOnce, Streams: []StreamOptions{{Model: "cars", Topics: []string{"cars"}}}})), "\n")
 			if c.want == "" && got != "" || !strings.Contains(got, c.want) {
 				t.Errorf("wanted %q, got:\n%s", c.want, got)
 			}
 		})
+	}
+}
+
+// A broker that wants more replicas of its transaction log than there are brokers gives no transaction, and never says why.
+func TestExamineTransactionLog(t *testing.T) {
+	t.Parallel()
+	k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SleepOutOfOrder(), kfake.BrokerConfigs(map[string]string{"transaction.state.log.replication.factor": "3"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.Close)
+	b := bedAt(t, k.ListenAddrs()[0])
+	b.topic("cars", 1)
+	for delivery, want := range map[string]string{
+		ExactlyOnce: "error transactions topic __transaction_state: transaction.state.log.replication.factor is 3 and there is 1 broker: no transaction can begin; next: in every broker's server.properties",
+		AtLeastOnce: "",
+	} {
+		got := strings.Join(lines(Examine(t.Context(), Deps{Client: b.client, Registry: b.registry, Engine: cpu.New()},
+			Options{Delivery: delivery, Streams: []StreamOptions{{Model: "cars", Topics: []string{"cars"}}}})), "\n")
+		if !strings.Contains(got, want) || want == "" && strings.Contains(got, "transaction") {
+			t.Errorf("%s: wanted %q, got:\n%s", delivery, want, got)
+		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -136,11 +137,34 @@ func (c *Client) GroupRights(ctx context.Context, group string) (Rights, error) 
 // it knows, since Kafka has no request that names it, and librdkafka keeps what it learns to itself. Over TLS the listener's certificate is not looked at
 // again: Connect has done so, and nothing is sent but the question.
 func (c *Client) BrokerVersion(ctx context.Context) (string, error) {
+	answer, err := c.versions(ctx)
+	if err != nil {
+		return "", err
+	}
+	return versionText(answer), nil
+}
+
+// TransactionVersion is the version of the transaction protocol that the brokers have switched on; 0 where they do not say, as before
+// Kafka 4.0.
+func (c *Client) TransactionVersion(ctx context.Context) (int, error) {
+	answer, err := c.versions(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, f := range answer.FinalizedFeatures {
+		if f.Name == "transaction.version" {
+			return int(f.MaxVersionLevel), nil
+		}
+	}
+	return 0, nil
+}
+
+func (c *Client) versions(ctx context.Context) (*kmsg.ApiVersionsResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	r, err := probe(ctx, c.Brokers())
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	var d interface {
 		DialContext(ctx context.Context, network, addr string) (net.Conn, error)
@@ -156,7 +180,7 @@ func (c *Client) BrokerVersion(ctx context.Context) (string, error) {
 	}
 	conn, err := d.DialContext(ctx, "tcp", r.addr)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer conn.Close()
 	if at, ok := ctx.Deadline(); ok {
@@ -166,13 +190,35 @@ func (c *Client) BrokerVersion(ctx context.Context) (string, error) {
 	for _, version := range []int16{3, 0} {
 		answer, err := askVersions(conn, version)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		if answer.ErrorCode == 0 {
-			return versionText(answer), nil
+			return answer, nil
 		}
 	}
-	return "", errors.New("the broker does not say which requests it knows")
+	return nil, errors.New("the broker does not say which requests it knows")
+}
+
+// BrokerConfig is the configuration of one of the brokers: they are expected to agree.
+func (c *Client) BrokerConfig(ctx context.Context) (map[string]string, error) {
+	ctx, cancel := withDeadline(ctx)
+	defer cancel()
+	d, err := c.admin.DescribeCluster(ctx)
+	if err != nil || len(d.Nodes) == 0 {
+		return nil, c.adminErr("the cluster could not be described", c.Brokers(), err)
+	}
+	res, err := c.admin.DescribeConfigs(ctx, []kafka.ConfigResource{{Type: kafka.ResourceBroker, Name: strconv.Itoa(d.Nodes[0].ID)}})
+	if err == nil && len(res) == 1 && res[0].Error.Code() != kafka.ErrNoError {
+		err = res[0].Error
+	}
+	if err != nil || len(res) != 1 {
+		return nil, c.adminErr("the broker's configuration could not be read", fmt.Sprintf("broker %d", d.Nodes[0].ID), err)
+	}
+	out := make(map[string]string, len(res[0].Config))
+	for k, v := range res[0].Config {
+		out[k] = v.Value
+	}
+	return out, nil
 }
 
 // versionText words the guess. Brokers that are no release of Apache Kafka match none, and are told by what they say of their features.
