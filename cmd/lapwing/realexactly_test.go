@@ -13,7 +13,7 @@ import (
 )
 
 // Cases 2.10, 2.11 and 2.14, on a real broker and on the embedded one.
-func TestRealKafkaExactlyOnceKilled(t *testing.T) { exactlyOnceKilled(t, realKafka(t), 30) }
+func TestRealKafkaExactlyOnceKilled(t *testing.T) { exactlyOnceKilled(t, realKafka(t), 20) }
 
 // Cases 2.10, 2.11 and 2.14.
 func TestExactlyOnceKilled(t *testing.T) { exactlyOnceKilled(t, embedded(t), 6) }
