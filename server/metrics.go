@@ -66,7 +66,7 @@ func newMetricSet() *metricSet {
 	seconds := []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
 	m.batch = histogram("lapwing_batch_records", "Records scored together.", []float64{1, 4, 16, 64, 256, 1024, 4096, 16384})
 	m.stage = histogram("lapwing_stage_seconds", "Time of one micro-batch in a stage: decode, score, encode, produce, commit.", seconds, "stage")
-	m.latency = histogram("lapwing_latency_seconds", "Time of a micro-batch from read to handed to the producer.", seconds)
+	m.latency = histogram("lapwing_latency_seconds", "Time of a micro-batch from read to handed to the producer; with exactly_once, to committed.", seconds)
 	m.swapSeconds = histogram("lapwing_model_load_seconds", "Time to decode, compile, self-test and swap a model.", seconds)
 	m.publishToSwap = histogram("lapwing_publish_to_swap_seconds", "Time from a model's publication, or the move of its alias, to its swap.", seconds)
 	return m

@@ -152,8 +152,11 @@ func (o Options) Validate() error {
 	if o.CommitRecords < 1 {
 		bad("commit_records %d is below 1", o.CommitRecords)
 	}
-	if o.TransactionTimeout < time.Second || o.TransactionTimeout < 2*o.CommitInterval {
-		bad("transaction_timeout %v is below 1s, or below twice commit_interval %v: transactions would end before they are committed", o.TransactionTimeout, o.CommitInterval)
+	if o.TransactionTimeout < time.Second {
+		bad("transaction_timeout %v is below 1s", o.TransactionTimeout)
+	}
+	if o.Delivery == ExactlyOnce && o.TransactionTimeout < 2*o.CommitInterval {
+		bad("transaction_timeout %v is below twice commit_interval %v: transactions would end before they are committed", o.TransactionTimeout, o.CommitInterval)
 	}
 	if o.RetryMax < o.RetryMin {
 		bad("retry_max %v is below retry_min %v", o.RetryMax, o.RetryMin)

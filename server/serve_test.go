@@ -7,6 +7,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -386,7 +387,7 @@ func TestNotFiniteOverKafka_Case3_04(t *testing.T) {
 
 func TestOptionsFaultsAtOnce(t *testing.T) {
 	err := Options{
-		MaxBatch: -1, MaxInFlight: 5000, HTTP: "8080", CommitInterval: -1, RetryMin: 2e9, RetryMax: 1e9,
+		MaxBatch: -1, MaxInFlight: 5000, HTTP: "8080", CommitInterval: -1, Delivery: "at_most_once", CommitRecords: -1, TransactionTimeout: 1, RetryMin: 2e9, RetryMax: 1e9,
 		Pyroscope: ProfileOptions{URL: "localhost:4040"},
 		Streams: []StreamOptions{
 			{Model: "Cars!", Topics: []string{"a"}, Start: "yesterday", Contributions: "some", RaiseAfter: -1},
@@ -400,8 +401,16 @@ func TestOptionsFaultsAtOnce(t *testing.T) {
 		t.Fatal("accepted")
 	}
 	golden(t, "options.txt", err.Error()+"\n")
-	if err := (Options{Streams: []StreamOptions{{Model: "m", Topics: []string{"a"}}}}).Validate(); err != nil {
+	one := Options{Streams: []StreamOptions{{Model: "m", Topics: []string{"a"}}}}
+	if err := one.Validate(); err != nil {
 		t.Errorf("defaults: %v", err)
+	}
+	one.CommitInterval = 6 * time.Second // no matter without transactions
+	if err := one.Validate(); err != nil {
+		t.Errorf("a long commit interval: %v", err)
+	}
+	if err := exactly(one).Validate(); err == nil || !strings.Contains(err.Error(), "transaction_timeout 10s is below twice commit_interval 6s") {
+		t.Errorf("an interval that outlives its transactions: %v", err)
 	}
 }
 

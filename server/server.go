@@ -168,7 +168,7 @@ type StreamStatus struct {
 	Partitions int              `json:"partitions"`
 	Saturation float64          `json:"saturation"` // 0 to 1
 
-	P50      float64       `json:"p50_ms"` // latency from read to handed to the producer, since the start
+	P50      float64       `json:"p50_ms"` // latency from read to handed to the producer (exactly_once: to committed), since the start
 	P99      float64       `json:"p99_ms"`
 	Latency  LatencyCounts `json:"-"`
 	Consumes bool          `json:"in_group"`
