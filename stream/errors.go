@@ -94,7 +94,9 @@ func NotAllowed(err error) bool {
 }
 
 // NoTransactionRight tells whether the broker refused for want of rights on a transactional id.
-func NoTransactionRight(err error) bool { return code(err) == kafka.ErrTransactionalIDAuthorizationFailed }
+func NoTransactionRight(err error) bool {
+	return code(err) == kafka.ErrTransactionalIDAuthorizationFailed
+}
 
 // fromProducer gives producer errors their meaning for callers of this package.
 func fromProducer(err error) error {
