@@ -5,10 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -387,6 +390,24 @@ func TestLoadReadsANamedPipe(t *testing.T) {
 		t.Error(err)
 	}
 	b.has(b.ok("tail t --from-beginning -n 2"), `{"a":1,"b":2}`, `{"a":3,"b":4}`)
+}
+
+// A training pushes its profiles too, the last of them when it ends.
+func TestTrainPushesProfiles(t *testing.T) {
+	b := newBed(t)
+	b.ok("generate cars --rate 0 --count 300 --topic cars")
+	var pushed atomic.Int64
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if f, _, err := r.FormFile("profile"); err == nil {
+			f.Close()
+			pushed.Add(1)
+		}
+	}))
+	defer receiver.Close()
+	b.ok("train --topic cars --model cars --layers 4 --epochs 1 --pyroscope-url " + receiver.URL)
+	if pushed.Load() == 0 {
+		t.Error("no profile came")
+	}
 }
 
 // Other programs' records in the model topic are no news to a command that succeeds.

@@ -34,6 +34,11 @@ served. SIGTERM and Ctrl-C finish what was read, commit, and leave.`,
 	return cmd
 }
 
+// profileOptions say where train and serve push profiles.
+func profileOptions(c *Config) server.ProfileOptions {
+	return server.ProfileOptions{URL: c.Pyroscope.URL, User: c.Pyroscope.User, Password: c.Pyroscope.Password, Interval: c.Pyroscope.Interval}
+}
+
 // serverOptions is the configuration as the server takes it.
 func serverOptions(c *Config) server.Options {
 	o := server.Options{
@@ -41,7 +46,7 @@ func serverOptions(c *Config) server.Options {
 		RollingRewind: c.Score.RollingRewind, RollingKeys: c.Score.RollingKeys,
 		Delivery: c.Delivery, CommitInterval: c.Score.CommitInterval, CommitRecords: c.Score.CommitRecords, TransactionTimeout: c.Score.TransactionTimeout,
 		ShutdownTimeout: c.Score.ShutdownTimeout,
-		Pyroscope:       server.ProfileOptions{URL: c.Pyroscope.URL, User: c.Pyroscope.User, Password: c.Pyroscope.Password, Interval: c.Pyroscope.Interval},
+		Pyroscope:       profileOptions(c),
 	}
 	if c.HTTP == "none" {
 		o.HTTP = ""

@@ -15,6 +15,7 @@ import (
 
 	"github.com/lapwing-stream/lapwing/events"
 	"github.com/lapwing-stream/lapwing/registry"
+	"github.com/lapwing-stream/lapwing/server"
 	"github.com/lapwing-stream/lapwing/trainer"
 )
 
@@ -159,6 +160,11 @@ func (a *app) train(cmd *cobra.Command, o *trainFlags) error {
 		return err
 	}
 	defer client.Close()
+	stop, err := server.Profile(a.log, profileOptions(&e.Config))
+	if err != nil {
+		return err
+	}
+	defer stop()
 	progress := a.startProgress(o.model, o.topic, !a.json && !o.dryRun)
 	report, err := trainer.Run(ctx, trainer.Deps{
 		Client: client, Registry: a.registry(client, e), Engine: engine, Log: a.log, Progress: progress.show,
