@@ -165,3 +165,25 @@ func eachGoFile(t *testing.T, do func(path string, source []byte)) {
 		t.Fatalf("saw %d Go files: run this test in the module's root", seen)
 	}
 }
+
+// TestOneWayToKernels: whatever scores or trains outside the tests takes its engine from cpu.New, so bench cannot
+// measure a kernel that serve does not reach. Levels and PeakFMA describe the machine.
+func TestOneWayToKernels(t *testing.T) {
+	allowed := []string{"New", "Levels", "PeakFMA"}
+	name := regexp.MustCompile(`\bcpu\.([A-Z]\w*)`)
+	seen := 0
+	eachGoFile(t, func(path string, source []byte) {
+		if strings.HasSuffix(path, "_test.go") || strings.HasPrefix(path, "kernels/") || !bytes.Contains(source, []byte(`"`+module+`kernels/cpu"`)) {
+			return
+		}
+		for _, m := range name.FindAllSubmatch(source, -1) {
+			seen++
+			if !slices.Contains(allowed, string(m[1])) {
+				t.Errorf("%s uses %s: outside kernels only %s may be used", path, m[0], strings.Join(allowed, ", "))
+			}
+		}
+	})
+	if seen == 0 {
+		t.Error("nothing outside kernels uses cpu.New: the test looks for the wrong thing")
+	}
+}

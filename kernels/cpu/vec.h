@@ -243,7 +243,11 @@ INLINE v vlookup(const float *table, int size, vi at)
 	return vgather(table, at);
 }
 #else
-INLINE v vlookup(const float *table, int size, vi at) { return vgather(table, at); }
+INLINE v vlookup(const float *table, int size, vi at)
+{
+	(void)size;
+	return vgather(table, at);
+}
 #endif
 
 // vcolumns takes four columns of LANES rows, row r at p + r·stride, into one vector a column; vrows puts them back.
