@@ -3,5 +3,6 @@
 #define LEVEL_AVX512
 #include "vec.h"
 #include "score_body.h"
+#include "row_body.h"
 #include "train_body.h"
 #include "vec_end.h"

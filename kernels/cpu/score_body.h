@@ -534,6 +534,18 @@ static void run(const lapwing_step *s, const frame *f)
 	}
 }
 
+// In row_body.h: one step of a lone row.
+static void run_row(const lapwing_step *s, const frame *f);
+
+// row_fits tells whether a lone row's look-ups stay within what an index of a gather can name.
+static int row_fits(const lapwing_step *steps, int64_t count)
+{
+	for (int64_t i = 0; i < count; i++)
+		if (steps[i].table + steps[i].per > 0 && (int64_t)steps[i].width * (int64_t)table_size(steps + i) > INT32_MAX / LANES)
+			return 0;
+	return 1;
+}
+
 void LEVEL(lapwing_score)(SCORE_ARGUMENTS)
 {
 	frame f = {columns, constants, tile, 0, 0, rows, (size_t)width, {score, reconstruction, contributions}};
@@ -545,6 +557,12 @@ void LEVEL(lapwing_score)(SCORE_ARGUMENTS)
 		f.out[0] = score ? score + at : 0;
 		f.out[1] = reconstruction ? reconstruction + at * f.width : 0;
 		f.out[2] = contributions ? contributions + at * f.width : 0;
+		if (f.n == 1 && row_fits(steps, count)) {
+			f.stride = 1;
+			for (int64_t i = 0; i < count; i++)
+				run_row(steps + i, &f);
+			continue;
+		}
 		for (int64_t i = 0; i < count; i++)
 			run(steps + i, &f);
 	}

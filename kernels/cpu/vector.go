@@ -74,10 +74,10 @@ func newVectorScorer(l level, p *kernels.Program) (kernels.Scorer, error) {
 	return s, nil
 }
 
-// aligned makes n floats that begin a cache line.
+// aligned makes n floats that begin a cache line. A cache line behind them may be read, by loads of whole vectors.
 func aligned(n int) []float32 {
 	const line = 64
-	f := make([]float32, n+line/4)
+	f := make([]float32, n+2*line/4)
 	skip := (line - int(uintptr(unsafe.Pointer(&f[0]))%line)) % line / 4
 	return f[skip : skip+n : skip+n]
 }
