@@ -471,6 +471,16 @@ func PeakFMA(name string, d time.Duration) (float64, error) {
 	return best, nil
 }
 
+// Functions of vec.h by the numbers that apply takes.
+const (
+	fnTanh    = C.FN_TANH
+	fnSigmoid = C.FN_SIGMOID
+	fnExp     = C.FN_EXP
+	fnLog     = C.FN_LOG
+	fnELU     = C.FN_ELU
+	fnGELU    = C.FN_GELU
+)
+
 // apply evaluates a function of vec.h at each x: the accuracy tests walk over all float32 with it.
 func apply(l level, fn int, x, y []float32) {
 	if len(x) > 0 {
