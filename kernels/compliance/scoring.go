@@ -95,6 +95,8 @@ func scores(t *testing.T, e kernels.Engine) {
 			tests = append(tests, autoencoder(s.width, s.layers, act))
 		}
 	}
+	// Groups larger than a register's look-up table, and rows wider than a tile's share of a cache.
+	tests = append(tests, nearest(5, 2, 17), nearest(3, 4, 40), nearest(6, 3, 70), autoencoder(1030, []int{17}, kernels.Tanh))
 	// Every remainder of a tile of prototypes, and of columns.
 	for i, width := range []int{1, 2, 3, 4, 7, 18, 33} {
 		for k := 1; k <= 9; k += 1 + i%2 {
@@ -156,7 +158,14 @@ func nearTie(p *kernels.Program, v [][]float64) bool {
 // batches: 0 to 33 rows pass every remainder of a block; each row's bits must be those it has alone, with
 // any outputs asked for.
 func batches(t *testing.T, e kernels.Engine) {
-	for _, n := range []*net{autoencoder(18, []int{14, 7, 7}, kernels.Tanh), branching(), blended(18, 32, 8, []int{16, 4, 16}, kernels.Tanh)} {
+	nets := []*net{
+		autoencoder(18, []int{14, 7, 7}, kernels.Tanh), branching(), blended(18, 32, 8, []int{16, 4, 16}, kernels.Tanh),
+		nearest(7, 9, 20), nearest(5, 3, 70), whitened(33, []int{67}, kernels.ReLU),
+	}
+	for _, act := range activations {
+		nets = append(nets, autoencoder(3, []int{9, 5}, act))
+	}
+	for _, n := range nets {
 		w := n.p.Width
 		s := scorer(t, e, n.p)
 		rows := n.rows(150)
@@ -167,7 +176,7 @@ func batches(t *testing.T, e kernels.Engine) {
 			alone.Reconstruction = append(alone.Reconstruction, one.Reconstruction...)
 			alone.Contributions = append(alone.Contributions, one.Contributions...)
 		}
-		counts := []int{63, 64, 65, 127, 150}
+		counts := []int{63, 64, 65, 95, 96, 97, 127, 128, 129, 150}
 		for count := range 34 {
 			counts = append(counts, count)
 		}
@@ -202,7 +211,7 @@ func batches(t *testing.T, e kernels.Engine) {
 
 // guards plants words around every slice that an engine is given.
 func guards(t *testing.T, e kernels.Engine) {
-	const margin = 64
+	const margin = 67                         // not a whole vector, so that no buffer begins at a vector's boundary
 	guard := math.Float32frombits(0x7fc0beef) // a NaN, which spreads if it is read
 	guarded := func(n int) (whole, inner []float32) {
 		whole = make([]float32, n+2*margin)

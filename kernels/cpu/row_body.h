@@ -3,6 +3,8 @@
 // the compliance suite compares them. The tile is one contiguous row (stride 1). Lanes past the end of a value compute
 // what nobody reads; only stores are cut. Reads may pass a value's end: constants and tiles have a vector to spare.
 
+#if LONE_ROWS
+
 // SPAN runs over count floats, a vector at a time: i is where, k how many lanes count.
 #define SPAN(count) \
 	for (size_t i = 0, k; i < (count) && (k = (count) - i < LANES ? (count) - i : LANES); i += LANES)
@@ -306,3 +308,5 @@ static void run_row(const lapwing_step *s, const frame *f)
 		break;
 	}
 }
+
+#endif

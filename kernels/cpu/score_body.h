@@ -534,7 +534,10 @@ static void run(const lapwing_step *s, const frame *f)
 	}
 }
 
-// In row_body.h: one step of a lone row.
+// In row_body.h: one step of a lone row. A block's outputs have to fit in a vector: not in NEON's four lanes, of which a
+// lone row leaves only three idle.
+#define LONE_ROWS (OUTPUTS <= LANES)
+#if LONE_ROWS
 static void run_row(const lapwing_step *s, const frame *f);
 
 // row_fits tells whether a lone row's look-ups stay within what an index of a gather can name.
@@ -545,6 +548,7 @@ static int row_fits(const lapwing_step *steps, int64_t count)
 			return 0;
 	return 1;
 }
+#endif
 
 void LEVEL(lapwing_score)(SCORE_ARGUMENTS)
 {
@@ -557,12 +561,14 @@ void LEVEL(lapwing_score)(SCORE_ARGUMENTS)
 		f.out[0] = score ? score + at : 0;
 		f.out[1] = reconstruction ? reconstruction + at * f.width : 0;
 		f.out[2] = contributions ? contributions + at * f.width : 0;
+#if LONE_ROWS
 		if (f.n == 1 && row_fits(steps, count)) {
 			f.stride = 1;
 			for (int64_t i = 0; i < count; i++)
 				run_row(steps + i, &f);
 			continue;
 		}
+#endif
 		for (int64_t i = 0; i < count; i++)
 			run(steps + i, &f);
 	}
