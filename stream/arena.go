@@ -60,7 +60,7 @@ func (a *arena) release() {
 		return
 	}
 	if poisoned { // whoever reads on has kept what was not its own
-		for i := range a.bytes {
+		for i := range a.bytes[:a.used] {
 			a.bytes[i] = 0xdb
 		}
 	}

@@ -16,8 +16,8 @@ import (
 type HistoryOptions struct {
 	// MaxBatch bounds a batch. Records; default 4096.
 	MaxBatch int
-	// Readers is the number of consumers that share the partitions. Default 2, or one a partition if there are fewer: one
-	// consumer's per-message calls keep one core busy.
+	// Readers is the number of consumers that share the partitions. Default 2, or one a partition if there are fewer: a
+	// consumer unpacks what comes from a broker in one thread.
 	Readers int
 	// Ahead is how many finished batches wait for Next. Batches; default 8.
 	Ahead int

@@ -17,8 +17,8 @@ import (
 )
 
 // librdkafka's batch calls, on the very library and handles that the Go client has made (DESIGN decision 11). The client keeps
-// configuration, groups, rebalances, transactions and administration; records go past its per-message calls, which cost three
-// quarters of the processor time of a pass-through.
+// configuration, groups, rebalances, transactions and administration; records go past its call for each message, which would be most
+// of what a pass-through costs.
 
 // batchCalls chooses how records are moved: by batch calls, or one at a time by the Go client. The tests run over both.
 var batchCalls = true

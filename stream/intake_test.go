@@ -5,6 +5,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -99,5 +101,51 @@ func TestIntakeKeepsRecordsOfAnySize(t *testing.T) {
 	}
 	for _, b := range held {
 		b.Release()
+	}
+}
+
+// Queues are given back: a thousand openings cost no memory. It runs alone, since it looks at the whole process.
+func TestIntakesAreGivenBack(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		return // no /proc to look into
+	}
+	c, _ := broker(t)
+	top := topic(t, c, 4)
+	k, err := c.consumer(nil, "100", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	var tps []kafka.TopicPartition
+	for p := range int32(4) {
+		tps = append(tps, kafka.TopicPartition{Topic: &top, Partition: p})
+	}
+	resident := func() int {
+		text, err := os.ReadFile("/proc/self/statm")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages, err := strconv.Atoi(strings.Fields(string(text))[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pages * os.Getpagesize()
+	}
+	open := func(n int) {
+		for range n {
+			in := newIntake(k)
+			in.lead(tps)
+			in.take(10, 0)
+			in.lead(tps)
+			in.close()
+		}
+	}
+	open(100)
+	runtime.GC()
+	before := resident()
+	open(1000)
+	runtime.GC()
+	if more := resident() - before; more > 2<<20 {
+		t.Errorf("%d KiB more after 1000 openings", more>>10)
 	}
 }
