@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint bench recording arm64 kafka-test soak clean
+.PHONY: help build demo test lint bench bench-peers smoke recording arm64 kafka-test soak clean
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -49,8 +49,16 @@ test: build lint ## lint, unit tests with the race detector, fuzz seeds, end-to-
 	if [ "$$n" = 0 ]; then echo "no test was skipped"; else echo "$$n tests skipped, for want of LAPWING_DATA or Python: $$skips"; fi; \
 	exit $$ok
 
-bench: build ## what the issue's speed table asks, on this machine
-	@./bin/lapwing bench
+bench: build ## Lapwing next to its peers and this machine's limit, under 15 minutes: table, build/bench.html, build/bench.json
+	@mkdir -p build; ./bin/lapwing bench --rounds 5 --json build/bench.json --html build/bench.html
+
+bench-peers: build ## what make bench measures next to: Python packages, Apache Kafka, Kafka Streams (needs python3, a JDK 17, mvn)
+	@./bin/lapwing bench --install-peers
+
+# Only whether results agree with ONNX Runtime's and a Python scorer's. A peer that is missing is an error.
+smoke: build ## results equal across engines and peers; no timing
+	@./bin/lapwing bench --install-peers=python
+	@./bin/lapwing bench --smoke
 
 recording: build ## docs/demo.svg, drawn from the demo's own frames
 	@LAPWING_TEST_RECORD=$(abspath docs/demo.svg) $(GO) test -tags e2e -count=1 -run TestRecording ./cmd/lapwing

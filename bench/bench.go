@@ -14,7 +14,7 @@ import (
 
 // Options say what to measure.
 type Options struct {
-	Suites     []string      // names of Suites(); default all
+	Suites     []string      // names of Suites(); default all but those that must be named, with Smoke those that compare results
 	Rounds     int           // times that each subject runs, in turn with the others, after one that is not counted; default 5
 	Records    int           // records of the topics that are read and scored, count; default 1,000,000
 	LatencyFor time.Duration // measured time of the latency suite; default 20s
@@ -30,7 +30,9 @@ type Options struct {
 func (o Options) WithDefaults() Options {
 	if len(o.Suites) == 0 {
 		for _, s := range Suites() {
-			o.Suites = append(o.Suites, s.Name)
+			if !s.Named && (!o.Smoke || s.Compares) {
+				o.Suites = append(o.Suites, s.Name)
+			}
 		}
 	}
 	if o.Rounds == 0 {
@@ -96,20 +98,22 @@ func (o Options) Validate() error {
 type Suite struct {
 	Name, About string
 	run         func(context.Context, *run) error
+	Named       bool // runs only where it is named
+	Compares    bool // holds results to those of peers
 }
 
 // Suites lists all, in the order in which they run.
 func Suites() []Suite {
 	return []Suite{
-		{"limit", "what this machine can do at best: multiply-adds by level, memory, TCP on loopback", limitSuite},
-		{"score", "rows/s in process, batch 1 to 8192, next to ONNX Runtime, PyTorch and the FMA peak", scoreSuite},
-		{"decode", "JSON records of 18 fields to float32 rows, from memory, one core; next to encoding/json", decodeSuite},
-		{"train", "samples/s of the fused engine next to the Gorgonia engine: same net, batch, threads, loss", trainSuite},
-		{"history", "a topic from offset zero to float32 columns; next to Python and to bare consumers", historySuite},
-		{"stream", "Kafka to Kafka scoring, records/s and CPU; next to Kafka Streams, Python and bare clients", streamSuite},
-		{"latency", "from when a record was due to its score consumed, 1,000 records/s; next to the same", latencySuite},
-		{"swap", "latency while models swap 10 times a second; what was lost or came twice", swapSuite},
-		{"memory", "resident anonymous memory of serve as its own process while models swap", memorySuite},
+		{"limit", "what this machine can do at best: multiply-adds by level, memory, TCP on loopback", limitSuite, false, false},
+		{"score", "rows/s in process, batch 1 to 8192, next to ONNX Runtime, PyTorch and the FMA peak", scoreSuite, false, true},
+		{"decode", "JSON records of 18 fields to float32 rows, from memory, one core; next to encoding/json", decodeSuite, false, true},
+		{"train", "samples/s, time to a loss, next to PyTorch and the Gorgonia engine", trainSuite, false, true},
+		{"history", "a topic from offset zero to float32 columns; next to Python and to bare consumers", historySuite, false, true},
+		{"stream", "Kafka to Kafka scoring, records/s and CPU; next to Kafka Streams, Python and bare clients", streamSuite, false, true},
+		{"latency", "from when a record was due to its score consumed, 1,000 records/s; next to the same", latencySuite, false, false},
+		{"swap", "latency while models swap 10 times a second; what was lost or came twice", swapSuite, false, false},
+		{"memory", "resident memory of serve while models swap; 10 minutes, so only where it is named", memorySuite, true, false},
 	}
 }
 

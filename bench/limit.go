@@ -13,6 +13,9 @@ import (
 // limitSuite measures what this machine can do at best, whatever a program does with it.
 func limitSuite(ctx context.Context, r *run) error {
 	for _, level := range cpu.Levels() {
+		if level == "portable" {
+			continue // is no limit of the machine
+		}
 		c := cell{suite: "limit", kase: "multiply-adds in float32, one thread, " + level}
 		if _, err := r.measure(ctx, c, []metric{{name: "multiply-adds/s", unit: "1/s"}}, subject{name: "this machine", role: Limit,
 			once: one("multiply-adds/s", func(context.Context) (float64, error) { return cpu.PeakFMA(level, r.Sample) })}); err != nil {

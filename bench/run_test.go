@@ -14,7 +14,7 @@ func TestSmoke(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Rows) < 9 || len(r.Targets) != 3 {
+	if len(r.Rows) < 9 || len(r.Targets) != 8 {
 		t.Errorf("%d rows, %d targets", len(r.Rows), len(r.Targets))
 	}
 	for _, row := range r.Rows {

@@ -309,3 +309,43 @@ func (b *block) write(to *strings.Builder, bad func(string) string) {
 		fmt.Fprintln(to, strings.TrimRight(text, " "))
 	}
 }
+
+// Markdown writes targets and tables for a page.
+func (r *Report) Markdown(w io.Writer) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s. Peers: %s. Lapwing %s, %s, `%s`, %.0f s.\n\n%s\n", r.Machine, cmp.Or(r.versions(), "none"), cmp.Or(r.Lapwing, "devel"), r.When, cmp.Or(r.Command, "lapwing bench"), r.Seconds, legend)
+	if len(r.Targets) > 0 {
+		fmt.Fprintf(&b, "\n### Targets: %d of %d reached\n\n| target | asked | found | |\n| --- | ---: | ---: | --- |\n", len(r.Targets)-r.Missed(), len(r.Targets))
+		for _, t := range r.Targets {
+			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", t.Name, t.asked(), t.found(), map[bool]string{true: "reached", false: "**missed**"}[t.OK])
+		}
+	}
+	suite := ""
+	for _, k := range r.blocks() {
+		if k.suite != suite {
+			suite = k.suite
+			fmt.Fprintf(&b, "\n### %s\n", suite)
+		}
+		fmt.Fprintf(&b, "\n%s\n\n| | %s |\n| --- |%s\n", k.title, strings.Join(k.columns, " | "), strings.Repeat(" ---: |", len(k.columns)))
+		for i := range k.lines {
+			l := &k.lines[i]
+			fmt.Fprintf(&b, "| %s |", l.subject)
+			if l.err != "" {
+				fmt.Fprintf(&b, " %s |%s\n", strings.ReplaceAll(strings.ReplaceAll(l.err, "\n", " "), "|", "/"), strings.Repeat(" |", len(k.columns)-1))
+				continue
+			}
+			for c := range k.columns {
+				fmt.Fprintf(&b, " %s |", k.text(l, c))
+			}
+			b.WriteByte('\n')
+		}
+	}
+	for i, n := range r.Notes {
+		if i == 0 {
+			b.WriteByte('\n')
+		}
+		fmt.Fprintf(&b, "- %s\n", n)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}

@@ -78,6 +78,8 @@ def run(request):
 def train(request):
     """A step that is compiled or not; steps starts it from the weights, so each round does the same."""
     rows = rows_of(request)
+    held = request.get("held", 0)
+    rows, judged = (rows[:-held], rows[-held:]) if held else (rows, rows[: request["judged"]])
     batch, n = request["batch"], len(rows)
     net = network(request)
 
@@ -87,7 +89,7 @@ def train(request):
     call = torch.compile(loss_of) if request["compiled"] else loss_of
     start = [p.detach().clone() for p in net.parameters()]
 
-    def steps(count):
+    def steps(count, every=0, goal=0.0):
         with torch.no_grad():
             for p, s in zip(net.parameters(), start):
                 p.copy_(s)
@@ -98,9 +100,13 @@ def train(request):
             optimiser.zero_grad(set_to_none=True)
             call(chunks[i % len(chunks)]).backward()
             optimiser.step()
+            if every and (i + 1) % every == 0:
+                with torch.no_grad():
+                    if float(loss_of(judged)) <= goal:
+                        break
         elapsed = time.perf_counter() - begin
         with torch.no_grad():
-            loss = float(loss_of(rows[: request["judged"]]))
+            loss = float(loss_of(judged))
         return {"seconds": elapsed, "loss": loss}
 
     steps(3)
@@ -114,7 +120,7 @@ def answer(what):
 
 
 answer({"versions": {"torch": torch.__version__.split("+")[0]}})
-ops = {"score": score, "run": run, "train": train, "steps": lambda q: things[q["name"]](q["steps"])}
+ops = {"score": score, "run": run, "train": train, "steps": lambda q: things[q["name"]](q["steps"], q.get("every", 0), q.get("goal", 0.0))}
 for line in sys.stdin:
     try:
         request = json.loads(line)
