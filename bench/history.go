@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -145,14 +146,17 @@ func (r *run) pythonHistory(ctx context.Context, c *cluster, work string, fields
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, r.python(), program, work, "--brokers", c.addr, "--in", "history", "--fields", strings.Join(fields, ","),
-		"--records", strconv.Itoa(records)).CombinedOutput()
+	var said bytes.Buffer // librdkafka logs there
+	command := exec.CommandContext(ctx, r.python(), program, work, "--brokers", c.addr, "--in", "history", "--fields", strings.Join(fields, ","),
+		"--records", strconv.Itoa(records))
+	command.Stderr = &said
+	out, err := command.Output()
 	var did struct{ Records, Seconds, Sum float64 }
 	if err == nil {
 		err = json.Unmarshal(out, &did)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("%w\n%s", err, out)
+		return 0, fmt.Errorf("%w\n%s%s", err, out, said.Bytes())
 	}
 	if work == "history" {
 		err = sameSum(did.Sum, sum)

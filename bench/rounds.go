@@ -43,6 +43,9 @@ type subject struct {
 // errDiffers marks results that do not agree with a peer's: such a run is worth nothing, and ends.
 var errDiffers = errors.New("results differ")
 
+// errNotInSmoke is why a subject is missing from a smoke run; any other reason fails such a run, a peer's too.
+var errNotInSmoke = errors.New("is not part of a smoke run")
+
 // one makes a subject's run of what gives a single figure.
 func one(name string, once func(context.Context) (float64, error)) func(context.Context) (figures, error) {
 	return func(ctx context.Context) (figures, error) {
@@ -148,7 +151,7 @@ func (r *run) measure(ctx context.Context, c cell, metrics []metric, subjects ..
 				for _, k := range metrics {
 					m.rows[[2]string{s.name, k.name}] = row
 				}
-				if s.role == Ours {
+				if s.role == Ours || r.Smoke && !errors.Is(failed[i], errNotInSmoke) {
 					r.failed = append(r.failed, fmt.Errorf("%s, %s, %s: %w", c.suite, c.kase, s.name, failed[i]))
 				}
 				break

@@ -88,6 +88,12 @@ func TestMeasureFailures(t *testing.T) {
 	if _, err := r.measure(t.Context(), cell{}, []metric{{name: "f"}}, fails(fmt.Errorf("%w: 1 and 2", errDiffers))); !errors.Is(err, errDiffers) {
 		t.Errorf("%v", err)
 	}
+	// In a smoke run a peer that fails is an error too, unless it was left out on purpose.
+	smoke := testRun(Options{Smoke: true})
+	if _, err := smoke.measure(t.Context(), cell{}, []metric{{name: "f"}}, subject{name: "a", role: Peer, absent: errors.New("gone")},
+		subject{name: "b", role: Peer, absent: fmt.Errorf("%w: too slow", errNotInSmoke)}); err != nil || len(smoke.failed) != 1 || !strings.Contains(smoke.failed[0].Error(), "gone") {
+		t.Errorf("%v, %v", err, smoke.failed)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := r.measure(ctx, cell{}, []metric{{name: "f"}}, series("peer", Peer, 1, 1)); !errors.Is(err, context.Canceled) {

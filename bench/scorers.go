@@ -227,7 +227,7 @@ func (b *bed) streams(model string, exactly bool) scorer {
 		s.absent = apache.Streams.Missing(b.r.Peers)
 	}
 	if b.r.Smoke {
-		s.absent = errors.New("is not part of a smoke run: its start alone takes longer than the rest")
+		s.absent = fmt.Errorf("%w: its start alone takes longer than the rest", errNotInSmoke)
 	}
 	if s.absent == nil && !b.real {
 		s.absent = errors.New("needs Apache Kafka, which is not used here")

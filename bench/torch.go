@@ -33,7 +33,7 @@ func (r *run) startTorch(ctx context.Context) *torch {
 	t := &torch{sample: r.Sample}
 	python, err := r.peerFile("torch", "bin", "python")
 	if r.Smoke {
-		err = fmt.Errorf("left out of a smoke run")
+		err = errNotInSmoke
 	}
 	if err != nil {
 		t.absent = err
