@@ -2,6 +2,7 @@ package server
 
 import (
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -55,4 +56,40 @@ func TestOutputBlocked(t *testing.T) {
 	if s.Status().Streams[0].Lost != 0 {
 		t.Errorf("%d lost", s.Status().Streams[0].Lost)
 	}
+}
+
+// TestScoresGoOnWhileACommitWaits: the group's coordinator does not take the offsets, and the records that come meanwhile are
+// scored all the same; what is not committed is, once it does, and a stop waits for that.
+func TestScoresGoOnWhileACommitWaits(t *testing.T) {
+	t.Parallel()
+	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SleepOutOfOrder())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(broker.Close)
+	b := bedAt(t, broker.ListenAddrs()[0])
+	b.topic("cars", 2)
+	b.publish("cars", testModel(t, plainSpec, 1, 5), "live")
+	b.produce(b.events("cars", 2, 0, 10)...)
+	s := b.serve(oneStream("cars"))
+	s.settled(10)
+
+	held, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	broker.ControlKey(int16(kmsg.OffsetCommit), func(kmsg.Request) (kmsg.Response, error, bool) {
+		once.Do(func() { close(held) })
+		broker.SleepControl(func() { <-release })
+		return nil, nil, false
+	})
+	out := func() int64 { return s.Status().Streams[0].RecordsOut }
+	b.produce(b.events("cars", 2, 10, 10)...)
+	<-held
+	b.produce(b.events("cars", 2, 20, 80)...)
+	await(t, "scores beside the commit", func() bool { return out() == 100 })
+	if n := s.Status().Streams[0].RecordsOut; n != 100 {
+		t.Errorf("%d scores", n)
+	}
+	close(release)
+	s.stop()
+	b.audit([]string{"cars"}, "cars.scores", "cars.dlq")
 }

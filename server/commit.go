@@ -91,11 +91,11 @@ func (s *session) count(now time.Time, d delivered) {
 }
 
 // sinkCall makes a call of the sink that may wait for the broker, and shows so.
-func (s *session) sinkCall(call func() error) (time.Duration, error) {
+func (s *session) sinkCall(kind int, call func() error) (time.Duration, error) {
 	began := time.Now()
-	s.r.metrics.blocked.Store(began.UnixNano())
+	s.r.metrics.blocked[kind].Store(began.UnixNano())
 	err := call()
-	s.r.metrics.blocked.Store(0)
+	s.r.metrics.blocked[kind].Store(0)
 	return time.Since(began), err
 }
 
@@ -116,7 +116,7 @@ func (s *session) produce(ctx context.Context, records []stream.Record) error {
 	if err := s.begin(ctx); err != nil {
 		return err
 	}
-	took, err := s.sinkCall(func() error { return s.sink.Produce(ctx, records) })
+	took, err := s.sinkCall(blockProduce, func() error { return s.sink.Produce(ctx, records) })
 	if err != nil {
 		return s.undo(ctx, err)
 	}
@@ -124,22 +124,101 @@ func (s *session) produce(ctx context.Context, records []stream.Record) error {
 	return nil
 }
 
+// besideCommit is a commit of at-least-once that runs while records are produced on: it waits for acknowledgements and the
+// group's coordinator, which the records that come meanwhile need not do. What it commits was produced before it began. At
+// most one runs at a time, and none is running when a revocation or a loss comes out of the pipeline.
+type besideCommit struct {
+	next  map[stream.TopicPartition]int64 // being committed; nil = none is running
+	spare map[stream.TopicPartition]int64
+	ended chan committed
+}
+
+type committed struct {
+	took time.Duration
+	err  error
+}
+
+// commitBeside begins one.
+func (s *session) commitBeside(ctx context.Context) {
+	b := &s.beside
+	offsets := s.group.Offsets(s.pending.next)
+	if b.spare == nil {
+		b.spare = map[stream.TopicPartition]int64{}
+	}
+	b.next, s.pending.next, b.spare = s.pending.next, b.spare, nil
+	s.pending.begun = false
+	s.clock.settled()
+	go func() {
+		took, err := s.sinkCall(blockBeside, func() error { return s.sink.Commit(ctx, offsets) })
+		b.ended <- committed{took, err}
+	}()
+}
+
+// besideEnded takes what came of it.
+func (s *session) besideEnded(ctx context.Context, c committed) error {
+	b, m := &s.beside, s.r.metrics
+	m.commit.Observe(c.took.Seconds())
+	next := b.next
+	b.next = nil
+	if c.err == nil {
+		m.commits.Inc()
+		s.unsettled.Store(s.inFlight.Load() + int64(s.clock.n))
+		clear(next)
+		b.spare = next
+		return nil
+	}
+	m.commitFailures.Inc()
+	if !errors.Is(c.err, stream.ErrNotMember) || ctx.Err() != nil {
+		return c.err
+	}
+	for tp, n := range next {
+		if _, newer := s.pending.next[tp]; !newer {
+			s.pending.next[tp] = n
+		}
+	}
+	s.notMember(c.err)
+	return nil
+}
+
+// notMember leaves the offsets pending.
+func (s *session) notMember(err error) {
+	s.r.log.Warn("offsets not committed: the group is being rebalanced", "stream", s.r.o.name(), "error", err)
+	now := time.Now()
+	s.clock.produced(now, 0)
+	s.clock.since = now // not again at once
+}
+
+// awaitBeside waits for a commit that is running.
+func (s *session) awaitBeside(ctx context.Context) error {
+	if s.beside.next == nil {
+		return nil
+	}
+	select {
+	case c := <-s.beside.ended:
+		return s.besideEnded(ctx, c)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // commit settles all that was produced. That this member is no longer of the group's generation is no failure: in
 // at-least-once the offsets stay pending, and the rebalance that follows says whose the partitions are.
 func (s *session) commit(ctx context.Context) error {
+	if err := s.awaitBeside(ctx); err != nil {
+		return err
+	}
 	if len(s.pending.next) == 0 && !s.pending.begun {
 		return nil
 	}
 	if err := s.begin(ctx); err != nil {
 		return err
 	}
-	took, err := s.sinkCall(func() error { return s.sink.Commit(ctx, s.group.Offsets(s.pending.next)) })
+	took, err := s.sinkCall(blockProduce, func() error { return s.sink.Commit(ctx, s.group.Offsets(s.pending.next)) })
 	s.r.metrics.commit.Observe(took.Seconds())
 	if err != nil {
 		s.r.metrics.commitFailures.Inc()
 		if !s.exact && errors.Is(err, stream.ErrNotMember) && ctx.Err() == nil {
-			s.r.log.Warn("offsets not committed: the group is being rebalanced", "stream", s.r.o.name(), "error", err)
-			s.clock.since = time.Now() // not again at once
+			s.notMember(err)
 			return nil
 		}
 		return s.undo(ctx, err)

@@ -87,7 +87,7 @@ type streamMetrics struct {
 
 	latencies latencies
 	busy      saturation
-	blocked   atomic.Int64 // when the producer began to wait, ns since 1970; 0 = it does not
+	blocked   [blockKinds]atomic.Int64 // when the producer began to wait, ns since 1970; 0 = it does not
 
 	mu  sync.Mutex
 	bad map[string]int64
@@ -143,6 +143,23 @@ func (s *streamMetrics) alert(state AlertState) {
 func (s *streamMetrics) lose(offsets int64) {
 	s.lost.Add(float64(offsets))
 	s.nLost.Add(offsets)
+}
+
+// What the producer may wait for, in two goroutines.
+const (
+	blockProduce = iota // room for records, a transaction
+	blockBeside         // acknowledgements and a commit, while it produces on
+	blockKinds
+)
+
+// blockedSince is when the longest wait for the output's broker began, ns since 1970; 0 = there is none.
+func (s *streamMetrics) blockedSince() (since int64) {
+	for i := range s.blocked {
+		if at := s.blocked[i].Load(); at > 0 && (since == 0 || at < since) {
+			since = at
+		}
+	}
+	return since
 }
 
 // latencies counts records by latency in buckets an eighth of an octave wide (9 %), from 1 µs to 70 min.
@@ -276,7 +293,7 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descSaturation, m.busy.ratio(now), name)
 		gauge(descAlertActive, float64(m.activeAlerts.Load()), name)
 		blocked := 0.
-		if since := m.blocked.Load(); since > 0 {
+		if since := m.blockedSince(); since > 0 {
 			blocked = now.Sub(time.Unix(0, since)).Seconds()
 		}
 		gauge(descBlocked, blocked, name)

@@ -8,8 +8,15 @@ import (
 )
 
 // runOutput produces and commits. A commit waits for acknowledgements, so it comes once an interval, not once a
-// batch; a stop and a revocation commit at once.
+// batch, and at-least-once produces on meanwhile; a stop and a revocation commit at once.
 func (s *session) runOutput(ctx context.Context) error {
+	ctx, end := context.WithCancel(ctx)
+	defer func() {
+		end()
+		if s.beside.next != nil {
+			<-s.beside.ended
+		}
+	}()
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
 	defer timer.Stop()
@@ -23,11 +30,22 @@ func (s *session) runOutput(ctx context.Context) error {
 				return err
 			}
 		case <-timer.C:
+		case c := <-s.beside.ended:
+			if err := s.besideEnded(ctx, c); err != nil {
+				return err
+			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
+		if s.beside.next != nil {
+			continue
+		}
 		commit, wait := s.clock.due(time.Now(), s.exact && s.drained())
-		if commit {
+		switch {
+		case commit && !s.exact && len(s.pending.next) > 0:
+			s.commitBeside(ctx)
+			continue
+		case commit:
 			if err := s.commit(ctx); err != nil {
 				return err
 			}
@@ -159,6 +177,10 @@ func (s *session) pass(ctx context.Context, n *news) error {
 		s.unsettled.Store(s.inFlight.Load())
 	}
 	if len(n.lost) > 0 {
+		// Once the news is out the partitions may come back, with offsets that another member has committed meanwhile.
+		if err := s.awaitBeside(ctx); err != nil {
+			return err
+		}
 		gone := map[stream.TopicPartition]bool{}
 		for _, tp := range n.lost {
 			gone[tp] = true

@@ -133,7 +133,7 @@ func (r *runner) missing(follow registry.FollowState) []string {
 	r.mu.Unlock()
 	if since := r.client.Silent(); !since.IsZero() && time.Since(since) > outageGrace {
 		out = append(out, "the broker does not answer since "+since.UTC().Format(time.RFC3339))
-	} else if since := r.metrics.blocked.Load(); since > 0 && time.Since(time.Unix(0, since)) > outageGrace {
+	} else if since := r.metrics.blockedSince(); since > 0 && time.Since(time.Unix(0, since)) > outageGrace {
 		out = append(out, fmt.Sprintf("%s takes no records since %s: see the broker's log and disk", r.o.Output, time.Unix(0, since).UTC().Format(time.RFC3339)))
 	}
 	if s := r.session.Load(); len(out) == 0 && (s == nil || !s.group.InGroup()) {

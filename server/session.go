@@ -13,7 +13,8 @@ import (
 )
 
 // session is one membership in the group, with one producer: read → decode → score → output, a goroutine each, in
-// this order over bounded channels, so that the order of a partition is kept.
+// this order over bounded channels, so that the order of a partition is kept. A few records that find decode and score idle
+// are taken through both by the reader (straight): what belongs to the two goroutines is its own as long as nothing is with them.
 //
 // News of the assignment walks the same channels behind the records that came before it. So every stage sees it at
 // the right place between two records, and when it comes out at the end, all records before it are produced.
@@ -30,6 +31,8 @@ type session struct {
 	lost atomic.Pointer[map[stream.TopicPartition]bool]
 
 	inFlight atomic.Int64 // records read and not yet produced
+	staged   atomic.Int64 // events handed to the decode goroutine that have not reached output
+	fail     func(error)  // ends the session
 
 	// Of the decode goroutine:
 	decoder *events.Decoder
@@ -42,11 +45,11 @@ type session struct {
 	quiet  map[stream.TopicPartition]int64 // below: read again for the alert counts, no output
 	sealed *parcel                         // where alerts go: the parcel being encoded, or the news being heard
 	said   map[string]bool                 // kinds of bad record that were logged
-	scores *liveModel                      // whose labels the goroutine wears
 
 	// Of the output goroutine:
 	exact   bool // exactly once: what is undone is taken back, and partitions with it
 	pending produced
+	beside  besideCommit
 	clock   commitClock
 	undone  int  // until the news with this number, everything is from before an abort; 0: nothing is
 	undos   int  // transactions that failed since the last commit
@@ -107,6 +110,7 @@ func (r *runner) runSession(ctx context.Context) (err error) {
 		said:    map[string]bool{},
 		exact:   r.exact(),
 		pending: produced{next: map[stream.TopicPartition]int64{}},
+		beside:  besideCommit{ended: make(chan committed, 1)},
 		clock:   commitClock{interval: r.server.CommitInterval, records: r.server.CommitRecords, eager: r.exact()},
 	}
 	if r.o.alerts() {
@@ -122,6 +126,7 @@ func (r *runner) runSession(ctx context.Context) (err error) {
 	// The stages outlive ctx: after it has ended they still drain, for as long as ShutdownTimeout.
 	work, giveUp := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer giveUp(nil)
+	s.fail = giveUp
 	stages, work := errgroup.WithContext(work)
 	stages.Go(func() error { return s.runDecode(work) })
 	stages.Go(func() error { return s.runScore(work) })
@@ -222,7 +227,12 @@ func (s *session) read(reading, work context.Context) error {
 			}
 			s.unsettled.Add(n)
 			p := &parcel{batches: []*stream.Batch{e}, readAt: time.Now(), records: len(e.Records)}
-			if err := send(work, s.toDecode, p); err != nil {
+			if s.idle(p) {
+				err = s.straight(work, p)
+			} else {
+				err = s.stage(work, p)
+			}
+			if err != nil {
 				return err
 			}
 		case *stream.Assigned:
@@ -230,7 +240,7 @@ func (s *session) read(reading, work context.Context) error {
 			if err != nil {
 				return err
 			}
-			if err := send(work, s.toDecode, &parcel{news: n}); err != nil {
+			if err := s.stage(work, &parcel{news: n}); err != nil {
 				return err
 			}
 		case *stream.Revoked:
@@ -253,7 +263,7 @@ func (s *session) read(reading, work context.Context) error {
 // tell sends news and waits until all before it is out: the following Next acknowledges a revocation.
 func (s *session) tell(work context.Context, n *news) error {
 	n.done = make(chan struct{})
-	if err := send(work, s.toDecode, &parcel{news: n}); err != nil {
+	if err := s.stage(work, &parcel{news: n}); err != nil {
 		return err
 	}
 	select {
@@ -262,6 +272,12 @@ func (s *session) tell(work context.Context, n *news) error {
 	case <-work.Done():
 		return context.Cause(work)
 	}
+}
+
+// stage sends a parcel through all stages.
+func (s *session) stage(work context.Context, p *parcel) error {
+	s.staged.Add(1)
+	return send(work, s.toDecode, p)
 }
 
 func send(ctx context.Context, to chan *parcel, p *parcel) error {

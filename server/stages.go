@@ -16,6 +16,7 @@ import (
 func (s *session) runDecode(ctx context.Context) error {
 	defer close(s.toScore)
 	defer pprof.SetGoroutineLabels(context.Background())
+	var labelled *liveModel
 	for {
 		p, ok, err := receive(ctx, s.toDecode)
 		if err != nil || !ok {
@@ -28,6 +29,10 @@ func (s *session) runDecode(ctx context.Context) error {
 			after = s.gather(p)
 			if err := s.decode(ctx, p); err != nil {
 				return err
+			}
+			if labelled != s.decodes {
+				labelled = s.decodes
+				pprof.SetGoroutineLabels(profileLabels(stageDecode, labelled))
 			}
 		}
 		if err := send(ctx, s.toScore, p); err != nil {
@@ -70,7 +75,6 @@ func (s *session) decode(ctx context.Context, p *parcel) error {
 	live := s.r.slot.live.Load()
 	if s.decodes != live {
 		s.decodes, s.decoder, s.rolling.stale = live, live.decoder.Clone(), true
-		pprof.SetGoroutineLabels(profileLabels(stageDecode, live))
 		if err := s.compileFilter(live); err != nil {
 			return err
 		}
@@ -113,24 +117,57 @@ func (s *session) compileFilter(live *liveModel) (err error) {
 
 // runScore scores and encodes.
 func (s *session) runScore(ctx context.Context) error {
-	defer close(s.toOutput)
 	defer pprof.SetGoroutineLabels(context.Background())
+	var labelled *liveModel
 	for {
 		p, ok, err := receive(ctx, s.toScore)
-		if err != nil || !ok {
-			return err
+		if err != nil {
+			return err // the context has ended for all stages; the reader may be sending to output
+		}
+		if !ok {
+			close(s.toOutput) // the reader has ended
+			return nil
 		}
 		if p.news != nil {
 			s.sealed = p
 			s.hear(p.news)
 			s.sealed = nil
-		} else if err := s.score(p); err != nil {
-			return err
+		} else {
+			if labelled != p.m.live {
+				labelled = p.m.live
+				pprof.SetGoroutineLabels(profileLabels(stageScore, labelled))
+			}
+			if err := s.score(p); err != nil {
+				return err
+			}
 		}
 		if err := send(ctx, s.toOutput, p); err != nil {
 			return err
 		}
+		s.staged.Add(-int64(max(1, len(p.batches))))
 	}
+}
+
+// straightMost is up to how many records the reader itself takes to the output: to wake two goroutines for them, each on a
+// processor that has gone to sleep, takes longer than to score them. More are worth being decoded while others are scored.
+const straightMost = 64
+
+// idle tells whether a parcel may go straight: its records are few, the stages are idle, and output waits for more.
+func (s *session) idle(p *parcel) bool {
+	return p.records <= straightMost && s.staged.Load() == 0 && len(s.toOutput) == 0
+}
+
+// straight does what the stages do. Sending does not block: there is room in toOutput, and nobody else sends.
+func (s *session) straight(ctx context.Context, p *parcel) error {
+	err := s.decode(ctx, p)
+	if err == nil {
+		err = s.score(p)
+	}
+	if err != nil {
+		s.fail(err)
+		return err
+	}
+	return send(ctx, s.toOutput, p)
 }
 
 // hear keeps the score goroutine's state to the assigned partitions.
@@ -156,10 +193,6 @@ func (s *session) hear(n *news) {
 
 func (s *session) score(p *parcel) error {
 	began := time.Now()
-	if s.scores != p.m.live {
-		s.scores = p.m.live
-		pprof.SetGoroutineLabels(profileLabels(stageScore, p.m.live))
-	}
 	all := s.r.o.Contributions == ContributionsAll
 	if err := p.m.score(all); err != nil {
 		return fmt.Errorf("model %s: %w", p.m.live.manifest, err)

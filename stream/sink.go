@@ -21,7 +21,8 @@ func (o Offsets) Next(tp TopicPartition) (int64, bool) {
 
 // Sink is where results go. Between Begin and Commit or Abort records are produced; Commit makes them and the input's offsets
 // stand together, as far as the delivery mode promises. After an error of Produce or Commit, Abort; where that fails too, or the
-// error wraps ErrFenced, the sink is done with. One goroutine at a time.
+// error wraps ErrFenced, the sink is done with. One goroutine at a time, but for Commit of AtLeastOnce: it may run beside Produce, and
+// is about what was produced before it began.
 type Sink interface {
 	Begin(ctx context.Context) error
 	Produce(ctx context.Context, records []Record) error
