@@ -22,6 +22,12 @@ acts = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU, "sigmoid": torch.nn.Sigmoi
 things = {}
 
 
+def compiled(function):
+    """Each shape anew: else a second shape gets code for any shape, and the ninth none at all."""
+    torch._dynamo.reset()
+    return torch.compile(function, dynamic=False)
+
+
 def network(request):
     """Layers of the given widths; the file has weights and biases in the order of the layers, float32."""
     raw, at, layers = np.fromfile(request["weights"], dtype="<f4"), 0, []
@@ -51,7 +57,7 @@ def score(request):
     def errors(x):
         return torch.linalg.vector_norm(x - net(x), dim=1)
 
-    call = torch.compile(errors) if request["compiled"] else errors
+    call = compiled(errors) if request["compiled"] else errors
     with torch.inference_mode():
         for _ in range(3):
             call(rows)
@@ -86,7 +92,7 @@ def train(request):
     def loss_of(x):
         return torch.nn.functional.mse_loss(net(x), x)
 
-    call = torch.compile(loss_of) if request["compiled"] else loss_of
+    call = compiled(loss_of) if request["compiled"] else loss_of
     start = [p.detach().clone() for p in net.parameters()]
 
     def steps(count, every=0, goal=0.0):
