@@ -10,6 +10,9 @@ import (
 	"sync"
 
 	ort "github.com/yalue/onnxruntime_go"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/lapwing-stream/lapwing/model/onnxpb"
 )
 
 // ONNX Runtime through its C API: the library is that of the Python package, opened at run time. Header and binding come
@@ -109,6 +112,33 @@ func (c *ortCall) close() {
 		c.out.Destroy()
 	}
 	c.in.Destroy()
+}
+
+// withoutScaler cuts off what comes before the first layer of a plain network's graph: missing values, clipping and scaling,
+// which an ONNX file elsewhere may not have. Where the scaler is the identity the scores stay the same.
+func withoutScaler(data []byte) ([]byte, error) {
+	var m pb.ModelProto
+	if err := proto.Unmarshal(data, &m); err != nil {
+		return nil, err
+	}
+	g := m.Graph
+	first := slices.IndexFunc(g.Node, func(n *pb.NodeProto) bool { return n.GetOpType() == "Gemm" })
+	if first < 0 {
+		return nil, errors.New("the graph has no layer")
+	}
+	scaled, input := g.Node[first].Input[0], g.Input[0].GetName()
+	g.Node = g.Node[first:]
+	used := map[string]bool{}
+	for _, n := range g.Node {
+		for i, in := range n.Input {
+			if in == scaled {
+				n.Input[i] = input
+			}
+			used[n.Input[i]] = true
+		}
+	}
+	g.Initializer = slices.DeleteFunc(g.Initializer, func(t *pb.TensorProto) bool { return !used[t.GetName()] })
+	return proto.Marshal(&m)
 }
 
 // peerFile is a file of the peers' folder, or why it is not there.

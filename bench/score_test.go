@@ -78,7 +78,7 @@ func TestScoreWithoutPeers(t *testing.T) {
 			t.Errorf("%+v", row)
 		}
 	}
-	if len(said) != 3 || !said["onnxruntime"] || !said["torch"] || !said["torch.compile"] {
+	if len(said) != 4 || !said[unscaled] || !said["onnxruntime"] || !said["torch"] || !said["torch.compile"] {
 		t.Errorf("%v", said)
 	}
 	for _, target := range r.Targets {
