@@ -179,10 +179,14 @@ func (r *run) measure(ctx context.Context, c cell, metrics []metric, subjects ..
 				if other.Metric != row.Metric || other.Role == Ours || other.Error != "" {
 					continue
 				}
+				ratio := m.ratio(row.Subject, other.Subject, row.Metric)
+				if math.IsNaN(ratio) || math.IsInf(ratio, 0) {
+					continue // JSON has no such numbers: one would cost the whole report
+				}
 				if row.Ratio == nil {
 					row.Ratio = map[string]float64{}
 				}
-				row.Ratio[other.Subject] = m.ratio(row.Subject, other.Subject, row.Metric)
+				row.Ratio[other.Subject] = ratio
 			}
 		}
 		r.Rows = append(r.Rows, *row)

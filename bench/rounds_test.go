@@ -150,3 +150,14 @@ func TestForeignShare(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// JSON has no infinity: a peer's 0 must not cost the report.
+func TestRatioToNothing(t *testing.T) {
+	r := testRun(Options{Rounds: 1})
+	if _, err := r.measure(t.Context(), cell{suite: "s", kase: "k"}, []metric{{name: "f", unit: "1/s"}}, series(Ours, "", 1, 1), series("peer", Peer, 1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := json.Marshal(r.Report); err != nil {
+		t.Error(err)
+	}
+}

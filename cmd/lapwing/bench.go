@@ -45,6 +45,9 @@ Suites:
   lapwing bench memory --soak 200000 --json memory.json
   lapwing bench quality --data sets --no-peers`,
 		RunE: func(cmd *cobra.Command, suites []string) error {
+			if cmd.Flags().Changed("install-peers") && len(suites) > 0 { // a name after a blank is a suite's
+				return usage("--install-peers measures nothing, and is given "+strings.Join(suites, " "), "", "name peers behind an equals sign: --install-peers=python,kafka")
+			}
 			o.Suites = suites
 			if err := o.Validate(); err != nil {
 				return usage(err.Error(), "", "for example: "+firstExample(cmd))
