@@ -136,7 +136,6 @@ func (r *run) timeToLoss(ctx context.Context, torch *torch) error {
 	}
 	data, held := hiddenCauses(width, trainChunks*batch, 1), hiddenCauses(width, 2048, 9)
 	p := plainProgram(width, []int{14, 7, 14}, hiddenTanh)
-	goal := math.Inf(1)
 	train := func(e kernels.Engine, until func() float64, most int) (float64, float64, error) {
 		t, err := newTrainer(e, p.Clone(), batch, 1)
 		if err != nil {

@@ -54,7 +54,7 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	}
 	c := &Cluster{data: data}
 	if err := c.start(ctx, o); err != nil {
-		return nil, errors.Join(fmt.Errorf("Apache Kafka did not start: %w", err), c.Close())
+		return nil, errors.Join(fmt.Errorf("the Kafka broker did not start: %w", err), c.Close())
 	}
 	return c, nil
 }
