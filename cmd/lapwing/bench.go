@@ -159,7 +159,7 @@ in each are needed for a verdict; 6 or more find smaller differences.`,
 			for i, name := range files {
 				data, err := os.ReadFile(name)
 				if err != nil {
-					return err
+					return &fault{what: "a report cannot be read: " + err.Error(), next: "lapwing bench --json FILE writes one", cause: err}
 				}
 				if reports[i], err = bench.ReadReport(data); err != nil {
 					return fmt.Errorf("%s: %w", name, err)
