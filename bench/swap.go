@@ -107,7 +107,7 @@ func swapSuite(ctx context.Context, r *run) error {
 	if 10*a.swaps < 8*moves { // a figure for fewer swaps is no answer
 		t := &r.Targets[len(r.Targets)-1]
 		t.OK, t.Error = false, fmt.Sprintf("only %d of %d swaps took effect: the others were overtaken by the next", a.swaps, moves)
-		r.note("swap: %s. A follower decides at the model topic's end, and fetches a version's bytes again, which together may take longer than %v.", t.Error, swapEvery)
+		r.note("swap: %s. A version is decoded, compiled, self-tested and run once before it goes live, which on a loaded machine may take longer than %v.", t.Error, swapEvery)
 	}
 	return nil
 }

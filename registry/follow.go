@@ -17,10 +17,10 @@ const missingTopicPoll = time.Second
 type Change struct {
 	Ref      Ref
 	Manifest Manifest
-	Alias    Alias // zero for a pinned version
-	Data     []byte
-	Err      error // the reference means something that cannot be loaded; Data is nil
-	Gone     bool  // the alias or version was deleted
+	Alias    Alias  // zero for a pinned version
+	Data     []byte // not to be changed: the follower may give it again
+	Err      error  // the reference means something that cannot be loaded; Data is nil
+	Gone     bool   // the alias or version was deleted
 
 	token    uint64
 	follower *Follower
@@ -43,7 +43,8 @@ type FollowState struct {
 }
 
 // Follower reads the model topic for as long as its context lives. It decides only at the topic's end, never
-// in the middle, so that compaction's order of records and old versions do not show.
+// in the middle, so that compaction's order of records and old versions do not show. The end is where the topic ended
+// by the answer that brought the last record: one that stays quiet may never come, if somebody writes all the time.
 type Follower struct {
 	registry *Registry
 	want     []Ref
@@ -54,6 +55,7 @@ type Follower struct {
 	index *index
 	state FollowState
 	ended error
+	kept  kept
 }
 
 type following struct {
@@ -67,7 +69,7 @@ type following struct {
 // Follow begins to read. It ends when ctx does; the goroutine is then gone once Next has returned its error.
 // A missing topic is waited for.
 func (r *Registry) Follow(ctx context.Context, want ...Ref) *Follower {
-	f := &Follower{registry: r, want: want, wake: make(chan struct{}, 1), refs: map[Ref]*following{}}
+	f := &Follower{registry: r, want: want, wake: make(chan struct{}, 1), refs: map[Ref]*following{}, kept: kept{most: keptEach * len(want)}}
 	for _, ref := range want {
 		f.refs[ref] = &following{}
 	}
@@ -108,7 +110,7 @@ func (f *Follower) Next(ctx context.Context) (Change, error) {
 			}
 		}
 		if c.Err == nil && !c.Gone {
-			data, err := f.registry.load(ctx, c.Manifest, at)
+			data, err := f.load(ctx, c.Manifest, at)
 			if ctx.Err() != nil {
 				return Change{}, ctx.Err()
 			}
@@ -119,6 +121,24 @@ func (f *Follower) Next(ctx context.Context) (Change, error) {
 		}
 		return c, nil
 	}
+}
+
+// load gives the bytes of m from what is kept, else from the topic. They are kept even if a newer change has overtaken this one:
+// of two versions that take turns faster than they are read, each would be overtaken for ever.
+func (f *Follower) load(ctx context.Context, m Manifest, at []location) ([]byte, error) {
+	f.mu.Lock()
+	data, ok := f.kept.find(m, at)
+	f.mu.Unlock()
+	if ok {
+		return data, nil
+	}
+	data, err := f.registry.load(ctx, m, at)
+	if err == nil {
+		f.mu.Lock()
+		f.kept.add(m, at, data)
+		f.mu.Unlock()
+	}
+	return data, err
 }
 
 func (f *Follower) take() (Change, []location, bool, error) {
@@ -178,13 +198,16 @@ func (f *Follower) read(ctx context.Context) error {
 		return err
 	}
 	defer tail.Close()
-	x := newIndex(f.registry.o.Log)
+	x, caught := newIndex(f.registry.o.Log), false
+	first := int64(-1) // the topic's end when its first records came
+	f.forget()
 	for {
 		b, err := tail.Next(ctx)
 		var recreated *stream.RecreatedError
 		if errors.As(err, &recreated) {
 			f.registry.o.Log.Warn("the model topic was recreated; reading it from its start, the live models go on", "topic", f.registry.o.Topic)
-			x = newIndex(f.registry.o.Log)
+			x, caught, first = newIndex(f.registry.o.Log), false, -1
+			f.forget()
 			continue
 		}
 		if err != nil {
@@ -194,7 +217,14 @@ func (f *Follower) read(ctx context.Context) error {
 		for i := range b.Records {
 			x.fold(b.Records[i])
 		}
-		if b.AtEnd {
+		end := tail.KnownEnd(stream.TopicPartition{Topic: f.registry.o.Topic})
+		if first < 0 {
+			first = end
+		}
+		caught = caught || b.AtEnd || first >= 0 && x.next >= first
+		// The last offset is the marker of the transaction that ended there, which is no record. Only after the first end: a
+		// writer without transactions has a record there, and what lay in the topic at the start is read to the very last.
+		if b.AtEnd || caught && end >= 0 && x.next >= end-1 {
 			f.index = x
 			f.state.CaughtUp, f.state.Problem = true, ""
 			f.decide()
@@ -202,6 +232,12 @@ func (f *Follower) read(ctx context.Context) error {
 		f.mu.Unlock()
 		b.Release()
 	}
+}
+
+func (f *Follower) forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.kept.forget()
 }
 
 // decide compares what each reference means now with what was reported. The caller holds mu.

@@ -307,6 +307,16 @@ func (t *Tail) Positions() map[TopicPartition]int64 {
 	return out
 }
 
+// KnownEnd is a partition's high watermark by the broker's last answer to a fetch, negative before the first. It is at least what it
+// was when the last record of the last batch was fetched; AtEnd comes an empty answer later, and not at all to one that is never empty.
+func (t *Tail) KnownEnd(tp TopicPartition) int64 {
+	_, high, err := t.k.GetWatermarkOffsets(tp.Topic, tp.Partition)
+	if err != nil {
+		return -1
+	}
+	return high
+}
+
 // changed compares a topic with what is being read of it.
 func (t *Tail) changed(ctx context.Context, d kafka.TopicDescription) error {
 	f := t.topics[d.Name]
