@@ -125,7 +125,12 @@ func (s *session) runScore(ctx context.Context) error {
 			return err // the context has ended for all stages; the reader may be sending to output
 		}
 		if !ok {
-			close(s.toOutput) // the reader has ended
+			// Where decode has ended with the context, the reader may still be sending to output.
+			if err := context.Cause(ctx); err != nil {
+				return err
+			}
+			// The reader has ended; or decode has failed, and what it failed on keeps the reader from going straight.
+			close(s.toOutput)
 			return nil
 		}
 		if p.news != nil {

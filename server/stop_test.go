@@ -1,7 +1,9 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -191,5 +193,23 @@ func TestAlertsOverRestarts(t *testing.T) {
 	}
 	if d := b.audit([]string{"cars"}, "parts", "parts.dlq"); len(d) > 0 {
 		t.Errorf("%d records came more than once", len(d))
+	}
+}
+
+// When the context ends, decode ends first and closes its end; the reader may be on its way to output by itself, and must not find
+// it closed. Which of the two the score goroutine sees is chance, so it is asked often.
+func TestOutputStaysOpenToTheReader(t *testing.T) {
+	broken := errors.New("the commit failed")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(broken)
+	for range 200 {
+		s := &session{toScore: make(chan *parcel), toOutput: make(chan *parcel, 1)}
+		close(s.toScore)
+		if err := s.runScore(ctx); !errors.Is(err, broken) {
+			t.Fatalf("score ended with %v", err)
+		}
+		if err := send(context.Background(), s.toOutput, &parcel{}); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

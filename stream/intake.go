@@ -142,7 +142,7 @@ func (t *intake) take(max, wait int) *haul {
 			return &t.got
 		}
 	}
-	if t.in == nil {
+	if t.in == nil || len(t.got.records) >= max { // what Poll has left stands before what comes this way
 		return &t.got
 	}
 	if !t.got.empty() {

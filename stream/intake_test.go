@@ -48,6 +48,16 @@ func TestBatchCallsFindTheLibrary(t *testing.T) {
 	if err := k.Close(); err != nil {
 		t.Fatal(err)
 	}
+	p, err := c.Producer(ctxOf(t), ProducerOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found := p.out != nil; found != batchCalls {
+		t.Errorf("batch calls of a producer: %v, want %v; compare queue_object in outlet.c with librdkafka's rd_kafka_queue_s", found, batchCalls)
+	}
+	if err := p.Close(ctxOf(t)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Records of every size come whole: those that fill an arena, overflow it, or have none of their own.

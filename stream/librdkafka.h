@@ -1,5 +1,5 @@
 // What is used here of librdkafka's public interface (rdkafka.h, version 2.11.1). The Go client brings the library but no header that
-// another package could include; the types below are part of the library's stable binary interface. librdkafka.go checks the version.
+// another package could include; the types below are part of the library's stable binary interface. intake.go checks the version.
 #ifndef LAPWING_LIBRDKAFKA_H
 #define LAPWING_LIBRDKAFKA_H
 

@@ -101,10 +101,10 @@ func (c *Client) producer(o ProducerOptions, role map[string]any) (*Producer, er
 func (p *Producer) reported(r report) {
 	var first error
 	switch {
+	case r.fatal: // the records failed by it
+		first = fromProducer(p.p.GetFatalError())
 	case r.code != 0:
 		first = p.failed(r.topic, r.partition, kafka.NewError(r.code, "", false))
-	case r.fatal:
-		first = fromProducer(p.p.GetFatalError())
 	}
 	p.account(r.records, first)
 }
@@ -156,6 +156,11 @@ func (p *Producer) acknowledge() {
 }
 
 func (p *Producer) failed(topic string, partition int32, err error) error {
+	if code(err) == kafka.ErrFatal { // says only that there was one
+		if cause := p.p.GetFatalError(); cause != nil {
+			err = cause
+		}
+	}
 	next := "check the broker's log"
 	switch code(err) {
 	case kafka.ErrMsgSizeTooLarge:

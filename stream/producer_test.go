@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -179,6 +180,33 @@ func TestProducerCloseIsBoundedWhenTheBrokerHasGone_Case8_12(t *testing.T) {
 		t.Fatal("five records are said to be delivered")
 	}
 	wantText(t, err.Error(), "not acknowledged", "5 records")
+}
+
+// What makes a producer useless is told by what it was, not by what it did to the records.
+func TestFatalErrorIsNamed(t *testing.T) {
+	t.Parallel()
+	c, _ := broker(t)
+	p, err := c.Producer(ctxOf(t), ProducerOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close(ctxOf(t))
+	p.p.TestFatalError(kafka.ErrProducerFenced, "a newer one is at work")
+	for _, r := range []report{
+		{records: 1, code: kafka.ErrFatal, topic: "t"},
+		{records: 1, code: kafka.ErrPurgeQueue, topic: "t", fatal: true},
+		{fatal: true},
+	} {
+		q := &Producer{c: c, p: p.p, wake: make(chan struct{})} // with no reports of its own
+		q.reported(r)
+		if !errors.Is(q.err, ErrFenced) || q.acked != r.records {
+			t.Errorf("%+v: %v after %d records", r, q.err, q.acked)
+		}
+	}
+	top := topic(t, c, 1)
+	if err := p.Produce(ctxOf(t), records(top, 0, 0, 1)); !errors.Is(err, ErrFenced) {
+		t.Errorf("produce: %v", err)
+	}
 }
 
 func TestTransactorIsFenced(t *testing.T) {

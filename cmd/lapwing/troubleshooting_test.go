@@ -160,7 +160,9 @@ func sayings(t *testing.T) (faults, logs []saying, all string) {
 					faults = append(faults, saying{at(), text(n.Value)})
 				}
 			case *ast.CallExpr:
-				if s, ok := n.Fun.(*ast.SelectorExpr); ok && (s.Sel.Name == "Warn" || s.Sel.Name == "Error") && len(n.Args) > 0 {
+				// say is the poller's, who warns of what it deals with.
+				if s, ok := n.Fun.(*ast.SelectorExpr); ok && len(n.Args) > 0 &&
+					(s.Sel.Name == "Warn" || s.Sel.Name == "Error" || s.Sel.Name == "say" && strings.HasPrefix(at(), "stream/")) {
 					logs = append(logs, saying{at(), text(n.Args[0])})
 				}
 			}
