@@ -150,12 +150,15 @@ func TestIntakesAreGivenBack(t *testing.T) {
 			in.close()
 		}
 	}
-	open(100)
-	runtime.GC()
-	before := resident()
-	open(1000)
-	runtime.GC()
-	if more := resident() - before; more > 2<<20 {
-		t.Errorf("%d KiB more after 1000 openings", more>>10)
+	// What leaks does so in every round; the collector and the race detector take and give back as they like.
+	least := 1 << 40
+	for range 5 {
+		before := resident()
+		open(1000)
+		runtime.GC()
+		least = min(least, resident()-before)
+	}
+	if least > 1<<20 {
+		t.Errorf("at least %d KiB more after each 1000 openings", least>>10)
 	}
 }

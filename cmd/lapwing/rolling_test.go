@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -38,7 +39,10 @@ func everything(t *testing.T, c *stream.Client, topic string) (out []stream.Reco
 		if err != nil {
 			t.Fatal(err)
 		}
-		out = append(out, b.Records...)
+		for _, r := range b.Records {
+			r.Key, r.Value = slices.Clone(r.Key), slices.Clone(r.Value) // the batch's until Release
+			out = append(out, r)
+		}
 		b.Release()
 	}
 }
