@@ -42,17 +42,16 @@ func exactlyOnceKilled(t *testing.T, f *flow, kills int) {
 	}
 	end := f.source(topic)
 	sent := 0
-	burst := func(n int) { // while there is more to read, a transaction stays open until its interval is over
-		t.Helper()
+	burst := func(n int) (done <-chan error) { // while there is more to read, a transaction stays open until its interval is over
 		var batch []*kgo.Record
 		for _, i := range rng.Perm(len(history))[:n] {
 			r := history[i]
 			batch = append(batch, &kgo.Record{Topic: topic, Partition: r.Partition, Key: r.Key, Value: r.Value, Timestamp: r.Timestamp})
 		}
-		if err := f.client.ProduceSync(f.ctx, batch...).FirstErr(); err != nil {
-			t.Fatal(err)
-		}
 		sent += n
+		result := make(chan error, 1)
+		go func() { result <- f.client.ProduceSync(f.ctx, batch...).FirstErr() }()
+		return result
 	}
 	copies := []*scorer{serve("a"), serve("b")}
 	f.committed = true
@@ -73,8 +72,16 @@ func exactlyOnceKilled(t *testing.T, f *flow, kills int) {
 			f.run(nil, "models", "move", model+"@live", strconv.Itoa(versions[i/5%2].Version), "--json")
 		}
 		more(1 + rng.IntN(1000))
-		burst(min(8000, len(history)))
-		timer := time.NewTimer(time.Duration(rng.IntN(60)) * time.Millisecond) // anywhere in a transaction
+		f.committed = false
+		early := f.connect(kgo.ConsumeTopics(topic+".scores"), kgo.ConsumeResetOffset(kgo.NewOffset().AtEnd()))
+		f.committed = true
+		produced := burst(min(8000, len(history)))
+		for early.PollFetches(f.ctx).NumRecords() == 0 { // until results are written that may not be committed yet
+			if f.ctx.Err() != nil {
+				t.Fatal("no scores after a burst")
+			}
+		}
+		timer := time.NewTimer(time.Duration(rng.IntN(20)) * time.Millisecond) // anywhere in a transaction
 		<-timer.C
 		which := rng.IntN(2)
 		s := copies[which]
@@ -84,6 +91,10 @@ func exactlyOnceKilled(t *testing.T, f *flow, kills int) {
 		for range s.ended {
 		}
 		killed := time.Now()
+		early.Close()
+		if err := <-produced; err != nil {
+			t.Fatal(err)
+		}
 		copies[which] = serve([]string{"a", "b"}[which])
 		more(1000) // of both copies' partitions
 		longest = max(longest, time.Since(killed))
