@@ -50,7 +50,7 @@ test: build lint ## lint, unit tests with the race detector, fuzz seeds, end-to-
 	exit $$ok
 
 bench: build ## Lapwing next to its peers and this machine's limit, under 15 minutes: table, build/bench.html, build/bench.json
-	@mkdir -p build; ./bin/lapwing bench --rounds 5 --json build/bench.json --html build/bench.html
+	@mkdir -p build; ./bin/lapwing bench --rounds 5 --records 200000 --latency-for 5s --sample 15ms --json build/bench.json --html build/bench.html
 
 bench-peers: build ## what make bench measures next to: Python packages, Apache Kafka, Kafka Streams (needs python3, a JDK 17, mvn)
 	@./bin/lapwing bench --install-peers
