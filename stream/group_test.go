@@ -713,8 +713,14 @@ func TestAtLeastOnceCommitsOnlyWhatIsAcknowledged(t *testing.T) {
 	if at, err := c.Committed(ctx, o.Group, o.Topics); at[TopicPartition{in, 0}] != 10 || err != nil {
 		t.Fatal(at, err)
 	}
-	if got, _ := readHistory(t, c, out); len(got) != 10 {
-		t.Fatal(len(got))
+	// Only the first request was refused: where the ten went in two, those of the second stand there twice.
+	got, _ := readHistory(t, c, out)
+	distinct := map[string]bool{}
+	for _, r := range got {
+		distinct[string(r.Value)] = true
+	}
+	if len(distinct) != 10 || len(got) >= 20 {
+		t.Fatalf("%d records, %d distinct; want 10 distinct, and fewer than 20", len(got), len(distinct))
 	}
 	if err := s.Close(ctx); err != nil {
 		t.Fatal(err)
