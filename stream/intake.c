@@ -12,6 +12,10 @@ static void woken(rd_kafka_t *rk, void *queue) {
 int lapwing_intake_open(lapwing_intake *in, rd_kafka_t *rk) {
 	memset(in, 0, sizeof *in);
 	in->rk = rk;
+	char kbytes[32];
+	size_t size = sizeof kbytes;
+	if (rd_kafka_conf_get(rd_kafka_conf(rk), "queued.max.messages.kbytes", kbytes, &size) != 0) return -1;
+	in->most = strtoull(kbytes, NULL, 10) << 10;
 	in->queue = rd_kafka_queue_new(rk);
 	in->events = rd_kafka_queue_get_consumer(rk);
 	if (!in->queue || !in->events) {
@@ -109,12 +113,15 @@ static uint8_t *place(pull *p, lapwing_row *r, size_t n) {
 	return in->spill;
 }
 
-static void each(rd_kafka_message_t *m, void *opaque) {
-	pull *p = opaque;
+// sizeof_op is what librdkafka holds of a message beside its bytes, about.
+enum { sizeof_op = 400 };
+
+static void each(const rd_kafka_message_t *m, pull *p) {
+	lapwing_intake *in = p->in;
 	lapwing_row *r = &p->rows[p->count++];
 	if (p->count == 1 || m->rkt != p->rkt) {
 		p->rkt = m->rkt;
-		p->topic = topic_index(p->in, m->rkt);
+		p->topic = topic_index(in, m->rkt);
 	}
 	r->topic = p->topic;
 	r->partition = m->partition;
@@ -147,13 +154,36 @@ static void each(rd_kafka_message_t *m, void *opaque) {
 			to = put(put(to, name, length), content, content ? size : 0);
 		}
 	}
-	if (p->count == p->max || r->spilled) rd_kafka_yield(p->in->rk);
+	if (m->err) return;
+	in->sum += sizeof_op + m->len + m->key_len;
+	if (++in->summed == 1 << 16) { // the last ones count most
+		in->sum /= 2;
+		in->summed /= 2;
+	}
+}
+
+static int full(const pull *p) { return p->count == p->max || (p->count > 0 && p->rows[p->count - 1].spilled); }
+
+static void served(rd_kafka_message_t *m, void *opaque) {
+	pull *p = opaque;
+	each(m, p);
+	if (full(p)) rd_kafka_yield(p->in->rk);
 }
 
 size_t lapwing_intake_pull(lapwing_intake *in, int timeout_ms, lapwing_row *rows, size_t max, uint8_t *bytes, size_t at, size_t room) {
 	pull p = {.in = in, .rows = rows, .max = max, .bytes = bytes, .at = at, .room = room};
+	// A served queue is empty to the fetcher until what was not asked for is put back, so a reader that is always behind would let it
+	// fetch without end. A queue as long as it may be is read message by message, by a lock each, until it is short.
+	if (rd_kafka_queue_length(in->queue) * (in->summed ? in->sum / in->summed : 1024) > in->most) {
+		rd_kafka_message_t *m;
+		while (!full(&p) && (m = rd_kafka_consume_queue(in->queue, 0))) {
+			each(m, &p);
+			rd_kafka_message_destroy(m);
+		}
+		if (p.count > 0) return p.count;
+	}
 	// Not rd_kafka_consume_batch_queue, which waits until max messages are there, takes a lock for each, and up to 2.11 counts the end of
 	// a partition as a message (librdkafka issue 4844): after a rebalance the following record was left out.
-	rd_kafka_consume_callback_queue(in->queue, timeout_ms, each, &p);
+	rd_kafka_consume_callback_queue(in->queue, timeout_ms, served, &p);
 	return p.count;
 }

@@ -15,6 +15,9 @@ typedef struct {
 	uint8_t *spill; // the bytes of the last message, where they had no room
 	size_t spill_size;
 	size_t spill_room;
+	size_t most; // queued.max.messages.kbytes, in bytes
+	size_t sum;  // what the last messages took in the queue, bytes
+	size_t summed;
 } lapwing_intake;
 
 // lapwing_row is a message without its bytes, which follow one another: key, value, and of each header the lengths of its name and

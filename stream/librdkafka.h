@@ -56,6 +56,10 @@ enum { MSG_F_COPY = 2, EVENT_DR = 1, EVENT_ERROR = 8, TIMESTAMP_NOT_AVAILABLE = 
 
 int rd_kafka_version(void);
 
+typedef struct rd_kafka_conf_s rd_kafka_conf_t;
+const rd_kafka_conf_t *rd_kafka_conf(rd_kafka_t *);
+int rd_kafka_conf_get(const rd_kafka_conf_t *, const char *name, char *value, size_t *size); // 0: found
+
 rd_kafka_queue_t *rd_kafka_queue_new(rd_kafka_t *);
 rd_kafka_queue_t *rd_kafka_queue_get_main(rd_kafka_t *);
 rd_kafka_queue_t *rd_kafka_queue_get_consumer(rd_kafka_t *);
@@ -63,8 +67,11 @@ rd_kafka_queue_t *rd_kafka_queue_get_partition(rd_kafka_t *, const char *topic, 
 void rd_kafka_queue_forward(rd_kafka_queue_t *from, rd_kafka_queue_t *to);
 void rd_kafka_queue_yield(rd_kafka_queue_t *);
 void rd_kafka_queue_cb_event_enable(rd_kafka_queue_t *, void (*)(rd_kafka_t *, void *), void *);
+size_t rd_kafka_queue_length(rd_kafka_queue_t *);
 void rd_kafka_queue_destroy(rd_kafka_queue_t *);
 
+rd_kafka_message_t *rd_kafka_consume_queue(rd_kafka_queue_t *, int timeout_ms);
+void rd_kafka_message_destroy(rd_kafka_message_t *);
 int rd_kafka_consume_callback_queue(rd_kafka_queue_t *, int timeout_ms, void (*)(rd_kafka_message_t *, void *), void *);
 void rd_kafka_yield(rd_kafka_t *);
 int64_t rd_kafka_message_timestamp(const rd_kafka_message_t *, int *type);

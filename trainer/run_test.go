@@ -79,7 +79,7 @@ func TestTrainsAndPublishes(t *testing.T) {
 		t.Errorf("a broken relation scores %v, threshold %v", s, decoded.Threshold)
 	}
 	l := decoded.Lineage
-	if l.Topic != "machines" || len(l.Partitions) != 3 || l.Partitions[1] != (model.PartitionRange{Partition: 1, To: 1000, Records: 1000}) || l.Engine != "cpu/portable" || l.Cluster == "" {
+	if l.Topic != "machines" || len(l.Partitions) != 3 || l.Partitions[1] != (model.PartitionRange{Partition: 1, To: 1000, Records: 1000}) || l.Engine != b.deps.Engine.Name()+"/"+b.deps.Engine.Level() || l.Cluster == "" {
 		t.Errorf("lineage %+v", l)
 	}
 	if want := 10. / 3000; math.Abs(l.Metrics["rate_used"]-want) > 1e-12 || r.Above > 10 {
