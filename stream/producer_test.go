@@ -234,7 +234,11 @@ func TestTransactorIsFenced(t *testing.T) {
 	if err := errors.Join(successor.Begin(), successor.Produce(ctx, records(top, 0, 10, 2)), successor.Commit(ctx)); err != nil {
 		t.Fatal(err)
 	}
+	// A commit is acknowledged when the coordinator has it in its log; the partition learns of it a moment later.
 	got, _ := readHistory(t, c, top)
+	for len(got) == 0 && pause(ctx, 10*time.Millisecond) {
+		got, _ = readHistory(t, c, top)
+	}
 	if len(got) != 2 || string(got[0].Value) != "10" {
 		t.Fatalf("%d records", len(got))
 	}
