@@ -31,6 +31,7 @@ func Run(t *testing.T, e kernels.Engine) {
 	t.Run("SGD", func(t *testing.T) { sgd(t, e) })
 	t.Run("Learns", func(t *testing.T) { learns(t, e) })
 	t.Run("Threads", func(t *testing.T) { threads(t, e) })
+	t.Run("Cohort", func(t *testing.T) { cohort(t, e) })
 	t.Run("NaNLoss", func(t *testing.T) { nanLoss(t, e) })
 	t.Run("Parameters", func(t *testing.T) { parameters(t, e) })
 	t.Run("Refusals", func(t *testing.T) { refusals(t, e) })
