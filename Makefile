@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint bench bench-peers smoke recording arm64 kafka-test soak clean
+.PHONY: help build demo test lint gpu ptx test-gpu-emulated test-gpu bench bench-peers smoke recording arm64 kafka-test soak clean FORCE
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -18,6 +18,14 @@ help: ## this list
 build: ## bin/lapwing
 	@mkdir -p bin
 	@$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/lapwing ./cmd/lapwing
+
+# The gpu build needs cuda.h to compile and nothing of CUDA to link or start (kernels/cuda/driver). gorgonia.org/cu compiles with
+# the headers of CUDA 11.8 and 12, not with those of 13; CUDA_INCLUDE=folder takes others than PyPI's.
+CUDA_INCLUDE ?= $(abspath build/cuda/nvidia/cuda_runtime/include)
+GPU := CGO_CFLAGS="-O2 -g -I$(CUDA_INCLUDE)"
+gpu: build/cuda/.headers ## bin/lapwing-gpu: build plus CUDA, for machines with and without a GPU
+	@mkdir -p bin
+	@$(GPU) $(GO) build -tags gpu -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/lapwing-gpu ./cmd/lapwing
 
 demo: ## everything on this machine, in under a minute: broker, training, hot swap, live scores, alerts
 	@[ -x bin/lapwing ] || echo "building bin/lapwing: the first time takes some minutes (librdkafka is linked in, nothing else is needed)"
@@ -37,6 +45,17 @@ build/py/.ready: model/onnxcheck/requirements.txt docker/requirements.txt bench/
 	@mkdir -p build; rm -rf build/py
 	@if command -v python3 >/dev/null && python3 -m venv build/py && build/py/bin/pip -q --disable-pip-version-check install -r model/onnxcheck/requirements.txt -r docker/requirements.txt -r bench/quality/requirements.txt; \
 	then touch $@; else echo "SKIPPED-ONNX: no Python 3 with venv and packages here; ONNX Runtime is not compared, the Dockerfile not linted" >&2; rm -rf build/py; fi
+
+# Compilers and headers of CUDA, from PyPI, into one folder. The stamps are compared and not dated: a fresh checkout fetches nothing anew.
+pip-cuda = python3 -m venv build/cuda/venv && build/cuda/venv/bin/pip -q --disable-pip-version-check install --no-deps --upgrade --target build/cuda
+build/cuda/.headers: FORCE
+	@mkdir -p build/cuda; grep nvidia-cuda-runtime kernels/cuda/requirements.txt >build/.headers; cmp -s build/.headers $@ || [ "$(origin CUDA_INCLUDE)" != file ] || \
+	{ $(pip-cuda) -r build/.headers && cp build/.headers $@; } || \
+	{ echo "cuda.h is missing, and could not be fetched from PyPI (python3 with venv, and a network, would do): install the headers of CUDA 11.8 or 12 and say make gpu CUDA_INCLUDE=<folder of cuda.h>" >&2; exit 1; }
+	@[ -e "$(CUDA_INCLUDE)/cuda.h" ] || { echo "no cuda.h in $(CUDA_INCLUDE): install the headers of CUDA 11.8 or 12 and say CUDA_INCLUDE=<folder of cuda.h>, or leave it out to fetch them from PyPI" >&2; exit 1; }
+build/cuda/.ready: FORCE
+	@mkdir -p build/cuda; cmp -s kernels/cuda/requirements.txt $@ || { $(pip-cuda) -r kernels/cuda/requirements.txt && cp kernels/cuda/requirements.txt $@ && grep nvidia-cuda-runtime $@ >build/cuda/.headers; } || \
+	{ echo "the compilers of CUDA could not be fetched from PyPI: python3 with venv, and a network, are needed" >&2; exit 1; }
 
 # Two passes: the race detector over all packages; then, without it and alone on the machine, the tests that run the program as a user does.
 test: build lint ## lint, unit tests with the race detector, fuzz seeds, end-to-end, ONNX Runtime, real sets, demo
