@@ -1,5 +1,10 @@
 package kernels
 
+import (
+	"errors"
+	"fmt"
+)
+
 // Engine evaluates and trains Programs on one device.
 type Engine interface {
 	Name() string          // "cpu", "gorgonia", "cuda": what --engine takes
@@ -15,10 +20,34 @@ type Output struct {
 	Score, Reconstruction, Contributions []float32
 }
 
+// Fit reports every length that does not fit: rows values in rows of the given width.
+func (o Output) Fit(rows, width int) error {
+	if rows%width != 0 {
+		return fmt.Errorf("%d values are no whole number of rows of %d", rows, width)
+	}
+	n := rows / width
+	var faults []error
+	for _, s := range []struct {
+		name   string
+		got    []float32
+		wanted int
+	}{
+		{"score", o.Score, n},
+		{"reconstruction", o.Reconstruction, n * width},
+		{"contributions", o.Contributions, n * width},
+	} {
+		if s.got != nil && len(s.got) != s.wanted {
+			faults = append(faults, fmt.Errorf("%s has room for %d values; %d rows of %d need %d", s.name, len(s.got), n, width, s.wanted))
+		}
+	}
+	return errors.Join(faults...)
+}
+
 // Scorer evaluates one Program, whose constants it has copied. It is safe for concurrent use.
 type Scorer interface {
 	// Score evaluates rows (row-major, n·Width). A row's result does not depend on the rows beside it.
-	// It fails only if lengths do not fit; non-finite results are returned as they are.
+	// On a processor it fails only if lengths do not fit; on a device of its own also where that fails, and then
+	// nothing of out may be used. Non-finite results are returned as they are.
 	Score(rows []float32, out Output) error
 }
 

@@ -14,6 +14,12 @@ var activations = kernels.Activations()
 
 // Run is the whole suite.
 func Run(t *testing.T, e kernels.Engine) {
+	Scoring(t, e)
+	Training(t, e)
+}
+
+// Scoring is what Scorers are held to.
+func Scoring(t *testing.T, e kernels.Engine) {
 	t.Run("Supports", func(t *testing.T) { supports(t, e) })
 	t.Run("Maps", func(t *testing.T) { maps(t, e) })
 	t.Run("Scores", func(t *testing.T) { scores(t, e) })
@@ -25,6 +31,11 @@ func Run(t *testing.T, e kernels.Engine) {
 	t.Run("Lengths", func(t *testing.T) { lengths(t, e) })
 	t.Run("Copies", func(t *testing.T) { copiesConstants(t, e) })
 	t.Run("Concurrent", func(t *testing.T) { concurrent(t, e) })
+}
+
+// Training is what Trainers are held to.
+func Training(t *testing.T, e kernels.Engine) {
+	t.Run("TrainingGuards", func(t *testing.T) { trainingGuards(t, e) })
 	t.Run("Gradients", func(t *testing.T) { gradients(t, e) })
 	t.Run("Huber", func(t *testing.T) { huber(t, e) })
 	t.Run("Adam", func(t *testing.T) { adam(t, e) })

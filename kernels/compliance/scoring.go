@@ -209,64 +209,138 @@ func batches(t *testing.T, e kernels.Engine) {
 	}
 }
 
-// guards plants words around every slice that an engine is given.
+// guarded is a slice between words that must not change.
+type guarded struct {
+	whole, inner []float32
+}
+
+const margin = 67 // not a whole vector, so that no buffer begins at a vector's boundary
+
+var guardWord = math.Float32frombits(0x7fc0beef) // a NaN, which spreads if it is read
+
+func newGuarded(n int) guarded {
+	whole := make([]float32, n+2*margin)
+	for i := range whole {
+		whole[i] = guardWord
+	}
+	return guarded{whole, whole[margin : margin+n]} // capacity reaches into the margin on purpose
+}
+
+func (g guarded) intact(t *testing.T, what string) {
+	t.Helper()
+	for i, x := range g.whole {
+		if (i < margin || i >= len(g.whole)-margin) && math.Float32bits(x) != math.Float32bits(guardWord) {
+			t.Errorf("%s: word %d from its start was overwritten", what, i-margin)
+		}
+	}
+}
+
+// guardedNets and guardedCounts are what both guards try.
+func guardedNets() []*net {
+	return []*net{autoencoder(5, []int{3}, kernels.Sigmoid), autoencoder(18, []int{14, 7, 7}, kernels.Tanh), branching(), blended(18, 32, 8, []int{16, 4, 16}, kernels.Tanh)}
+}
+
+var guardedCounts = []int{0, 1, 7, 32, 33, 70}
+
+// present draws rows without missing values.
+func (n *net) present(count int) []float32 {
+	rows := n.rows(count)
+	for i := range rows {
+		if rows[i] != rows[i] {
+			rows[i] = 0
+		}
+	}
+	return rows
+}
+
+// guards plants words around every slice that a scorer is given.
 func guards(t *testing.T, e kernels.Engine) {
-	const margin = 67                         // not a whole vector, so that no buffer begins at a vector's boundary
-	guard := math.Float32frombits(0x7fc0beef) // a NaN, which spreads if it is read
-	guarded := func(n int) (whole, inner []float32) {
-		whole = make([]float32, n+2*margin)
-		for i := range whole {
-			whole[i] = guard
-		}
-		return whole, whole[margin : margin+n] // capacity reaches into the margin on purpose
-	}
-	intact := func(what string, whole []float32) {
-		for i, x := range whole {
-			if (i < margin || i >= len(whole)-margin) && math.Float32bits(x) != math.Float32bits(guard) {
-				t.Errorf("%s: word %d from its start was overwritten", what, i-margin)
-			}
-		}
-	}
-	for _, n := range []*net{autoencoder(5, []int{3}, kernels.Sigmoid), autoencoder(18, []int{14, 7, 7}, kernels.Tanh), branching(), blended(18, 32, 8, []int{16, 4, 16}, kernels.Tanh)} {
+	for _, n := range guardedNets() {
 		w := n.p.Width
 		s := scorer(t, e, n.p)
-		tr := trainer(t, e, n, kernels.TrainOptions{MaxBatch: 70})
-		for _, count := range []int{0, 1, 7, 32, 33, 70} {
-			original := n.rows(count)
-			for i := range original {
-				if original[i] != original[i] {
-					original[i] = 0
-				}
-			}
-			rowsWhole, rows := guarded(count * w)
-			copy(rows, original)
-			scoreWhole, score := guarded(count)
-			reconstructionWhole, reconstruction := guarded(count * w)
-			contributionsWhole, contributions := guarded(count * w)
-			if err := s.Score(rows, kernels.Output{Score: score, Reconstruction: reconstruction, Contributions: contributions}); err != nil {
+		for _, count := range guardedCounts {
+			original := n.present(count)
+			rows, score, reconstruction, contributions := newGuarded(count*w), newGuarded(count), newGuarded(count*w), newGuarded(count*w)
+			copy(rows.inner, original)
+			if err := s.Score(rows.inner, kernels.Output{Score: score.inner, Reconstruction: reconstruction.inner, Contributions: contributions.inner}); err != nil {
 				t.Fatal(err)
 			}
-			if count > 0 {
-				loss, err := tr.Loss(rows)
-				if err != nil || math.IsNaN(loss) {
-					t.Fatalf("loss %v, %v", loss, err)
-				}
-				if loss, _, err = tr.Gradients(rows); err != nil || math.IsNaN(loss) {
-					t.Fatalf("loss %v, %v", loss, err)
-				}
-			}
-			intact("rows", rowsWhole)
-			intact("score", scoreWhole)
-			intact("reconstruction", reconstructionWhole)
-			intact("contributions", contributionsWhole)
-			if !same(rows, original) {
+			rows.intact(t, "rows")
+			score.intact(t, "score")
+			reconstruction.intact(t, "reconstruction")
+			contributions.intact(t, "contributions")
+			if !same(rows.inner, original) {
 				t.Errorf("%s: the rows were changed", n.name)
 			}
-			for _, v := range [][]float32{score, reconstruction, contributions} {
-				for i, x := range v {
+			for _, v := range []guarded{score, reconstruction, contributions} {
+				for i, x := range v.inner {
 					if x != x {
 						t.Fatalf("%s: %d rows: word %d was not written", n.name, count, i)
 					}
+				}
+			}
+		}
+	}
+}
+
+// trainingGuards does the same for what a trainer is given.
+func trainingGuards(t *testing.T, e kernels.Engine) {
+	for _, n := range guardedNets() {
+		tr := trainer(t, e, n, kernels.TrainOptions{MaxBatch: 70})
+		for _, count := range guardedCounts[1:] {
+			original := n.present(count)
+			rows := newGuarded(count * n.p.Width)
+			copy(rows.inner, original)
+			loss, err := tr.Loss(rows.inner)
+			if err != nil || math.IsNaN(loss) {
+				t.Fatalf("loss %v, %v", loss, err)
+			}
+			if loss, _, err = tr.Gradients(rows.inner); err != nil || math.IsNaN(loss) {
+				t.Fatalf("loss %v, %v", loss, err)
+			}
+			rows.intact(t, "rows")
+			if !same(rows.inner, original) {
+				t.Errorf("%s: the rows were changed", n.name)
+			}
+		}
+	}
+}
+
+// SameBits holds two engines to one another, to the bit: so may a batch be scored by either.
+func SameBits(t *testing.T, a, b kernels.Engine) {
+	nets := []*net{
+		branching(), autoencoder(1030, []int{17}, kernels.Tanh), whitened(33, []int{67}, kernels.ReLU), nearest(7, 9, 20), nearest(5, 3, 70),
+		blended(18, 32, 8, []int{16, 4, 16}, kernels.Tanh), blended(3, 300, 5, []int{2}, kernels.Tanh),
+	}
+	for _, act := range activations {
+		nets = append(nets, autoencoder(30, []int{14, 7, 14}, act), autoencoder(3, []int{9, 5}, act), blended(13, 5, 6, []int{26, 13, 26}, act))
+	}
+	r := rand.New(rand.NewPCG(8, 9))
+	for _, knots := range []int{1, 2, 3, 8, 9, 64} {
+		for _, log := range []bool{false, true} {
+			c := knotted(r, knots, log)
+			c.Lo, c.Hi = -3, 4
+			nets = append(nets, &net{name: fmt.Sprintf("%d knots, log %v", knots, log), p: mapsOnly([]kernels.Column{c, knotted(r, knots, log)}), random: r})
+		}
+	}
+	for _, n := range nets {
+		w := n.p.Width
+		rows := n.rows(300)
+		for j := range w {
+			rows[j] *= 1e6
+			rows[w+j] = infinite
+		}
+		rows[2*w] = -2e6
+		got, want := all(t, scorer(t, a, n.p), rows, w), all(t, scorer(t, b, n.p), rows, w)
+		for _, o := range []struct {
+			name      string
+			got, want []float32
+		}{{"score", got.Score, want.Score}, {"reconstruction", got.Reconstruction, want.Reconstruction}, {"contributions", got.Contributions, want.Contributions}} {
+			for i, x := range o.got {
+				// One NaN is as good as another.
+				if y := o.want[i]; math.Float32bits(x) != math.Float32bits(y) && (x == x || y == y) {
+					t.Errorf("%s: %s %d is %v on %s/%s and %v on %s/%s", n.name, o.name, i, x, a.Name(), a.Level(), y, b.Name(), b.Level())
+					break
 				}
 			}
 		}

@@ -1,7 +1,6 @@
 package cpu
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 
@@ -52,7 +51,7 @@ func newScorer(p *kernels.Program) (*scorer, error) {
 func (s *scorer) Score(rows []float32, out kernels.Output) error {
 	width := s.program.Width
 	n := len(rows) / width
-	if err := fits(len(rows), width, out); err != nil {
+	if err := out.Fit(len(rows), width); err != nil {
 		return err
 	}
 	mask := maskOf(out)
@@ -106,27 +105,4 @@ func (s *scorer) take(to []float32, f frame, v kernels.Value, width, k int) {
 	for r := range k {
 		copy(to[r*width:(r+1)*width], from[r*stride:])
 	}
-}
-
-// fits reports every length that does not fit the rows.
-func fits(rows, width int, out kernels.Output) error {
-	if rows%width != 0 {
-		return fmt.Errorf("%d values are no whole number of rows of %d", rows, width)
-	}
-	n := rows / width
-	var faults []error
-	for _, o := range []struct {
-		name      string
-		got       []float32
-		wantedLen int
-	}{
-		{"score", out.Score, n},
-		{"reconstruction", out.Reconstruction, n * width},
-		{"contributions", out.Contributions, n * width},
-	} {
-		if o.got != nil && len(o.got) != o.wantedLen {
-			faults = append(faults, fmt.Errorf("%s has room for %d values; %d rows of %d need %d", o.name, len(o.got), n, width, o.wantedLen))
-		}
-	}
-	return errors.Join(faults...)
 }

@@ -85,7 +85,7 @@ func aligned(n int) []float32 {
 func (s *vectorScorer) Score(rows []float32, out kernels.Output) error {
 	width := s.program.Width
 	n := len(rows) / width
-	if err := fits(len(rows), width, out); err != nil {
+	if err := out.Fit(len(rows), width); err != nil {
 		return err
 	}
 	mask := maskOf(out)

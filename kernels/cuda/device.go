@@ -35,6 +35,9 @@ type Device struct {
 	closing  sync.Once
 	lost     atomic.Pointer[Error]
 	calling  atomic.Pointer[call] // the driver call that is under way; nil = none
+
+	mu        sync.Mutex
+	discarded []*resident // programs whose scorers are gone
 }
 
 // call is a driver call under way.
@@ -189,6 +192,13 @@ func (d *Device) Close() error {
 	}
 }
 
+// discard gives the memory of a program back, when the device next has something to do.
+func (d *Device) discard(r *resident) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.discarded = append(d.discarded, r)
+}
+
 // run is the device's goroutine. The thread is never unlocked: it ends with the goroutine and takes its binding to the
 // context along.
 func (d *Device) run(index int, ready chan<- error) {
@@ -220,6 +230,7 @@ func (d *Device) run(index int, ready chan<- error) {
 				r.done <- err
 				continue
 			}
+			s.freeDiscarded()
 			s.request = r
 			r.done <- r.f(s)
 			s.request = nil

@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -73,10 +74,12 @@ const (
 
 // describe asks the driver about device index.
 func describe(index int) (cu.Device, Info, error) {
-	info := Info{Index: index, Driver: cu.Version()}
+	info := Info{Index: index, Driver: cu.Version(), PTX: ptxVersion(scorePTX)}
 	if err := driver.Open(); err != nil {
-		e := newError(result(noDevice), "use a GPU", "")
-		e.Detail = err.Error()
+		e := newError(result(driver.NoDevice), "use a GPU", "")
+		if d := (*driver.Error)(nil); errors.As(err, &d) {
+			e.Code, e.Detail, e.Next = d.Code, d.Reason, d.Code.Hint()
+		}
 		return 0, info, e
 	}
 	fail := func(err error, what string) (cu.Device, Info, error) {
@@ -87,10 +90,10 @@ func describe(index int) (cu.Device, Info, error) {
 		return 0, info, newError(err, "count the GPUs", "")
 	}
 	if n == 0 {
-		return 0, info, newError(result(noDevice), "use a GPU", "")
+		return 0, info, newError(result(driver.NoDevice), "use a GPU", "")
 	}
 	if index < 0 || index >= n {
-		e := newError(result(invalidDevice), fmt.Sprintf("use GPU %d", index), "")
+		e := newError(result(driver.InvalidDevice), fmt.Sprintf("use GPU %d", index), "")
 		e.Detail = fmt.Sprintf("%d visible: %s", n, strings.Join(visible(n), ", "))
 		return 0, info, e
 	}

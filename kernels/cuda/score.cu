@@ -66,12 +66,12 @@ INLINE void score_tiles(const float *rows, int n, int width, int input_at, const
 
 #define SCORE_PARAMETERS                                                                                                       \
 	const float *rows, int n, int width, int input_at, const program_step *steps, int count, const float *constants,       \
-		int constant_words, float *scratch, int scratch_words, float *score, float *reconstruction, float *contributions, \
+		int constant_words, float *scratch, long long scratch_words, float *score, float *reconstruction, float *contributions, \
 		int score_at, int reconstruction_at, int contributions_at
 #define OUTPUTS outputs{score, reconstruction, contributions, score_at, reconstruction_at, contributions_at}
 
 // Constants and values in shared memory: constant_words of the one, a multiple of four, then the tile.
-extern "C" __global__ void __launch_bounds__(128) score_shared(SCORE_PARAMETERS)
+extern "C" __global__ void __launch_bounds__(128, 5) score_shared(SCORE_PARAMETERS)
 {
 	DYNAMIC_SHARED(float, memory);
 	for (int i = (int)threadIdx.x; i < constant_words; i += (int)blockDim.x)
@@ -81,14 +81,14 @@ extern "C" __global__ void __launch_bounds__(128) score_shared(SCORE_PARAMETERS)
 }
 
 // Values in shared memory, constants where they are: there are too many.
-extern "C" __global__ void __launch_bounds__(128) score_constants(SCORE_PARAMETERS)
+extern "C" __global__ void __launch_bounds__(128, 5) score_constants(SCORE_PARAMETERS)
 {
 	DYNAMIC_SHARED(float, memory);
 	score_tiles(rows, n, width, input_at, steps, count, constants, memory, OUTPUTS);
 }
 
 // The wide path: values in device memory, scratch_words of it a block.
-extern "C" __global__ void __launch_bounds__(128) score_wide(SCORE_PARAMETERS)
+extern "C" __global__ void __launch_bounds__(128, 5) score_wide(SCORE_PARAMETERS)
 {
 	score_tiles(rows, n, width, input_at, steps, count, constants, scratch + (size_t)blockIdx.x * scratch_words, OUTPUTS);
 }

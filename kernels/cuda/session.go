@@ -34,6 +34,8 @@ import (
 	"unsafe"
 
 	"gorgonia.org/cu"
+
+	"github.com/lapwing-stream/lapwing/kernels/cuda/driver"
 )
 
 // session is the device as its own goroutine sees it. It must not outlive the call that it was given to.
@@ -49,6 +51,7 @@ type session struct {
 	shared    map[cu.Function]int // opted in to, above what every block may have
 	buffers   map[*buffer]bool
 	pins      map[*pinned]bool
+	slots     [2]slot // of the scorers, one after another
 }
 
 // module is a source of kernels.
@@ -185,7 +188,7 @@ func (s *session) load(m *module) error {
 	if e := (*Error)(nil); errors.As(err, &e) {
 		text, _, _ := bytes.Cut(log.Buffer, []byte{0})
 		e.Detail = string(bytes.TrimSpace(text))
-		if e.Code == unsupportedPTX {
+		if e.Code == driver.UnsupportedPTX {
 			v, newest := ptxVersion(m.image), newestPTX(s.d.info.Driver)
 			e.Detail = fmt.Sprintf("the kernels are PTX %d.%d, the driver (CUDA %s) takes %d.%d at most", v/10, v%10, s.d.info.DriverVersion(), newest/10, newest%10)
 		}
@@ -311,6 +314,18 @@ func (s *session) free(b *buffer) {
 	s.call("free memory", func() error { return cu.MemFree(b.ptr) })
 	delete(s.buffers, b)
 	*b = buffer{}
+}
+
+// freeDiscarded frees the programs whose scorers are gone.
+func (s *session) freeDiscarded() {
+	s.d.mu.Lock()
+	gone := s.d.discarded
+	s.d.discarded = nil
+	s.d.mu.Unlock()
+	for _, r := range gone {
+		s.free(&r.steps)
+		s.free(&r.constants)
+	}
 }
 
 // pinned is host memory that the device copies from and to by itself. It belongs to the device, never to a caller.

@@ -1,0 +1,19 @@
+package kernels
+
+// DeviceStatus is what an engine with a device of its own has come to.
+type DeviceStatus struct {
+	Name      string `json:"name"`                // Tesla T4
+	UUID      string `json:"uuid"`                // GPU-…
+	Lost      string `json:"lost,omitempty"`      // why it cannot be used any more; "" = it can
+	OnDevice  int64  `json:"rows_on_device"`      // rows scored there
+	Beside    int64  `json:"rows_on_cpu"`         // rows scored on the processor: in batches too small to win, or after a failure
+	Fallbacks int64  `json:"fallbacks"`           // batches that the processor scored since the device failed
+	Splits    int64  `json:"splits"`              // times that a batch was cut in pieces for want of memory
+	Corrected int64  `json:"corrected,omitempty"` // times that the device computed wrong numbers and was given its constants again
+}
+
+// OnDevice is an engine with a device of its own.
+type OnDevice interface {
+	Engine
+	DeviceStatus() DeviceStatus
+}
