@@ -221,6 +221,7 @@ func TestBrokerOutage(t *testing.T) {
 // TestMetricsTable: docs/serve.md lists every metric of ours with its meaning, and none that is not there.
 func TestMetricsTable(t *testing.T) {
 	b := newBed(t)
+	b.engine = &deviceEngine{Engine: b.engine} // with the metrics of a GPU
 	b.topic("cars", 1)
 	b.publish("cars", testModel(t, plainSpec, 1, 5), "live")
 	s := b.serve(oneStream("cars"))
@@ -241,7 +242,7 @@ func TestMetricsTable(t *testing.T) {
 	table.WriteString("| metric | kind | meaning |\n| --- | --- | --- |\n")
 	for _, m := range help.FindAllStringSubmatch(body, -1) {
 		table.WriteString("| `" + m[1] + "` | " + m[3] + " | " + m[2] + " |\n")
-		if !regexp.MustCompile(`_(total|seconds|bytes|records|ratio|version|ready|active)$`).MatchString(m[1]) {
+		if !regexp.MustCompile(`_(total|seconds|bytes|records|ratio|version|ready|active|info|lost)$`).MatchString(m[1]) {
 			t.Errorf("%s does not end in its unit", m[1])
 		}
 	}

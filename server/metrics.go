@@ -9,6 +9,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/lapwing-stream/lapwing/kernels"
 )
 
 // metricSet is every metric of a Server. It has a registry of its own: two servers in one process do not meet.
@@ -268,7 +270,13 @@ var (
 	descBlocked     = prometheus.NewDesc("lapwing_output_blocked_seconds", "How long the producer has been waiting for the output's broker; 0 = it is not.", []string{"stream"}, nil)
 	descReady       = prometheus.NewDesc("lapwing_ready", "1 where the stream is ready, as /readyz says.", []string{"stream"}, nil)
 	descAlertActive = prometheus.NewDesc("lapwing_alerts_active", "Keys with a raised alert, of the assigned partitions.", []string{"stream"}, nil)
-	stateDescs      = []*prometheus.Desc{descLag, descVersion, descAge, descBytes, descLoading, descLoadingFor, descSaturation, descBlocked, descReady, descAlertActive}
+	descEngine      = prometheus.NewDesc("lapwing_engine_info", "1; what computes is in the labels: engine, level, device and its UUID, empty on the CPU.", []string{"engine", "level", "device", "uuid"}, nil)
+	descLost        = prometheus.NewDesc("lapwing_device_lost", "1 where the GPU cannot be used any more; with --engine auto the CPU scores in its place.", nil, nil)
+	descDeviceRows  = prometheus.NewDesc("lapwing_device_rows_total", "Rows scored by an engine with a GPU, by where: gpu, cpu.", []string{"where"}, nil)
+	descFallbacks   = prometheus.NewDesc("lapwing_device_fallbacks_total", "Batches that the CPU scored since the GPU failed.", nil, nil)
+	descSplits      = prometheus.NewDesc("lapwing_device_splits_total", "Times that a batch was cut in pieces since the GPU had too little free memory.", nil, nil)
+	descCorrected   = prometheus.NewDesc("lapwing_device_corrected_total", "Times that the GPU computed wrong numbers and its model was loaded anew.", nil, nil)
+	stateDescs      = []*prometheus.Desc{descLag, descVersion, descAge, descBytes, descLoading, descLoadingFor, descSaturation, descBlocked, descReady, descAlertActive, descEngine, descLost, descDeviceRows, descFallbacks, descSplits, descCorrected}
 )
 
 func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
@@ -277,12 +285,38 @@ func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
+// device says what computes and, of an engine with a device of its own, how it is.
+func (c *stateCollector) device(ch chan<- prometheus.Metric) {
+	e := c.server.deps.Engine
+	d, ok := e.(kernels.OnDevice)
+	if !ok {
+		ch <- prometheus.MustNewConstMetric(descEngine, prometheus.GaugeValue, 1, e.Name(), e.Level(), "", "")
+		return
+	}
+	s := d.DeviceStatus()
+	ch <- prometheus.MustNewConstMetric(descEngine, prometheus.GaugeValue, 1, e.Name(), e.Level(), s.Name, s.UUID)
+	lost := 0.
+	if s.Lost != "" {
+		lost = 1
+	}
+	ch <- prometheus.MustNewConstMetric(descLost, prometheus.GaugeValue, lost)
+	count := func(d *prometheus.Desc, n int64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+	}
+	count(descDeviceRows, s.OnDevice, "gpu")
+	count(descDeviceRows, s.Beside, "cpu")
+	count(descFallbacks, s.Fallbacks)
+	count(descSplits, s.Splits)
+	count(descCorrected, s.Corrected)
+}
+
 func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 	now := time.Now()
 	follow := c.server.followState()
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
+	c.device(ch)
 	for _, r := range c.server.streams {
 		name, m := r.o.name(), r.metrics
 		ready := 0.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/lapwing-stream/lapwing/kernels"
 	"github.com/lapwing-stream/lapwing/registry"
 	"github.com/lapwing-stream/lapwing/stream"
 )
@@ -26,6 +28,7 @@ type runner struct {
 	log     *slog.Logger
 	metrics *streamMetrics
 	slot    *slot
+	engine  kernels.Engine
 
 	outputs int // partitions that the output topics are known to have; for the runner's goroutine
 
@@ -54,6 +57,7 @@ func newRunner(s *Server, o *StreamOptions) *runner {
 	r := &runner{
 		o: o, server: &s.o, client: s.deps.Client, log: s.log, metrics: metrics,
 		slot:    newSlot(o, s.log, metrics),
+		engine:  s.deps.Engine,
 		blocked: map[waitFor]string{waitStart: "starting"},
 	}
 	r.left.Store(-1)
@@ -183,7 +187,7 @@ func (r *runner) run(ctx context.Context) error {
 			wait, said = r.server.RetryMin, "" // it had worked
 		}
 		if rights := (*rightsError)(nil); !errors.As(err, &rights) {
-			if stop := r.fenced(err, time.Now()); stop != nil {
+			if stop := cmp.Or(r.fenced(err, time.Now()), r.deviceLost(err)); stop != nil {
 				return stop
 			}
 			r.metrics.restarts.Inc()
@@ -205,6 +209,19 @@ func (r *runner) run(ctx context.Context) error {
 		}
 		r.block(waitRetry, "")
 	}
+}
+
+// deviceLost is what ends the process after an error: an engine whose device is lost, and that has no other to score by,
+// fails every batch from now on. A restart may find the device again.
+func (r *runner) deviceLost(err error) error {
+	device, ok := r.engine.(kernels.OnDevice)
+	if !ok || err == nil {
+		return nil
+	}
+	if d := device.DeviceStatus(); d.Lost != "" {
+		return fmt.Errorf("the GPU is lost: %s; next: restart serve: what was read and not scored is read again; --engine auto would go on with the CPU", d.Lost)
+	}
+	return nil
 }
 
 // prepare makes the outputs, fixes the start position and waits for the first model. The position is fixed before

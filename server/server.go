@@ -140,6 +140,8 @@ func (s *Server) followState() registry.FollowState {
 type Status struct {
 	Ready   bool           `json:"ready"`
 	Streams []StreamStatus `json:"streams"`
+
+	Device *kernels.DeviceStatus `json:"device,omitempty"` // of an engine that has one of its own
 }
 
 // StreamStatus is the part of one stream.
@@ -182,6 +184,10 @@ func (s *Server) Status() Status {
 		one := r.status(follow)
 		st.Ready = st.Ready && one.Ready
 		st.Streams = append(st.Streams, one)
+	}
+	if device, ok := s.deps.Engine.(kernels.OnDevice); ok {
+		d := device.DeviceStatus()
+		st.Device = &d
 	}
 	return st
 }

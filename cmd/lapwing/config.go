@@ -48,14 +48,14 @@ Every fault of the configuration is reported at once, with its line and the near
 // The flags that give settings, one list for each command that has them.
 
 func (a *app) trainSettings(cmd *cobra.Command) {
-	a.bind(cmd.Flags(), "models_topic", "pyroscope", "train")
+	a.bind(cmd.Flags(), "models_topic", "pyroscope", "gpu", "train")
 }
 func (a *app) serveSettings(cmd *cobra.Command) {
 	a.bindStream(cmd.Flags())
-	a.bind(cmd.Flags(), "models_topic", "http", "delivery", "pyroscope", "score")
+	a.bind(cmd.Flags(), "models_topic", "http", "delivery", "pyroscope", "gpu", "score")
 }
 func (a *app) scoreSettings(cmd *cobra.Command) {
-	a.bind(cmd.Flags(), "models_topic", "score.engine", "score.max_batch", "score.rolling_rewind", "score.rolling_keys")
+	a.bind(cmd.Flags(), "models_topic", "gpu", "score.engine", "score.max_batch", "score.rolling_rewind", "score.rolling_keys")
 }
 
 func (a *app) showConfig(cmd *cobra.Command, _ []string) error {

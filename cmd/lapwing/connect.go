@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/lapwing-stream/lapwing/kernels"
-	"github.com/lapwing-stream/lapwing/kernels/gorgonia"
 	"github.com/lapwing-stream/lapwing/registry"
 	"github.com/lapwing-stream/lapwing/stream"
 )
@@ -24,22 +22,6 @@ func (a *app) connect(ctx context.Context, e *effective) (*stream.Client, error)
 func (a *app) registry(c *stream.Client, e *effective) *registry.Registry {
 	return registry.Open(c, registry.Options{Topic: e.ModelsTopic, Log: slog.New(lowered{a.log.Handler()})})
 }
-
-// engine is what --engine names. auto takes the fastest that works here; a named one never falls back.
-func (a *app) engine(name string) (kernels.Engine, error) {
-	e := bestEngine()
-	if name == "gorgonia" {
-		e = gorgonia.New()
-	}
-	if name == "auto" || name == e.Name() {
-		a.log.Debug("engine chosen", "engine", e.Name(), "level", e.Level())
-		return e, nil
-	}
-	return nil, usage("there is no engine "+strconv.Quote(name), "", "auto, cpu or gorgonia")
-}
-
-// engineLine says in one line what computes.
-func engineLine(e kernels.Engine) string { return fmt.Sprintf("%s/%s", e.Name(), e.Level()) }
 
 // count prints a whole number with its thousands apart.
 func count[N int | int64](n N) string {

@@ -42,10 +42,11 @@ func (a *app) doctor(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	engine, err := a.engine(e.Score.Engine)
-	if err != nil {
-		return err
+	engine, release, refused := a.engine(e.Score.Engine, e.GPU)
+	if refused != nil {
+		engine, release = bestEngine(), func() {} // to look at the rest by
 	}
+	defer release()
 	var found []server.Finding
 	client, err := stream.Connect(ctx, stream.Options{Properties: e.Kafka, Log: a.log, ConnectTimeout: connectWithin})
 	if ctx.Err() != nil {
@@ -69,7 +70,7 @@ func (a *app) doctor(cmd *cobra.Command) error {
 		return err
 	}
 	here := readMachine(e.Train.SpillDir)
-	found = append(append(found, portFinding(ctx, e.HTTP)), here.findings(&e.Config, engine)...)
+	found = append(append(found, portFinding(ctx, e.HTTP)), here.findings(&e.Config, engine, refused)...)
 	return a.showFindings(found)
 }
 

@@ -101,7 +101,7 @@ func TestMachineFindings(t *testing.T) {
 		m := sound
 		c.spoil(&m)
 		var got []string
-		for _, f := range m.findings(config, cpu.New()) {
+		for _, f := range m.findings(config, cpu.New(), nil) {
 			if f.Severity == server.Warning || f.Severity == server.Failure || f.Area == "disk" && f.Severity == server.Note {
 				got = append(got, string(f.Severity)+" "+f.Area+": "+f.What+"; next: "+f.Next)
 			}
@@ -130,7 +130,7 @@ func TestEngineFinding(t *testing.T) {
 		{"AVX2 and FMA", gorgonia.New(), "ok: 4 threads; engine gorgonia/portable"},
 	} {
 		m := machine{cpus: 4, level: c.cpu}
-		for _, f := range m.findings(&Config{}, c.engine) {
+		for _, f := range m.findings(&Config{}, c.engine, nil) {
 			if got := string(f.Severity) + ": " + f.What; f.Area == "cpu" && !strings.HasPrefix(got, c.want) {
 				t.Errorf("a CPU with %q: %s; want %s", c.cpu, got, c.want)
 			}
@@ -147,7 +147,7 @@ func TestEngineFindingOfEveryLevel(t *testing.T) {
 			t.Fatal(err)
 		}
 		found := 0
-		for _, f := range here.findings(&Config{}, e) {
+		for _, f := range here.findings(&Config{}, e, nil) {
 			if f.Area != "cpu" || !strings.Contains(f.What, "engine cpu/"+level) {
 				continue
 			}

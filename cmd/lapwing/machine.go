@@ -116,7 +116,8 @@ const (
 )
 
 // findings says what of the machine matters to a configuration.
-func (m *machine) findings(c *Config, e kernels.Engine) []server.Finding {
+// refused is why the engine that was asked for could not be had; e stands in for it.
+func (m *machine) findings(c *Config, e kernels.Engine, refused error) []server.Finding {
 	var out []server.Finding
 	say := func(area string, s server.Severity, where, next, format string, args ...any) {
 		out = append(out, server.Finding{Area: area, Severity: s, What: fmt.Sprintf(format, args...), Where: where, Next: next})
@@ -169,10 +170,17 @@ func (m *machine) findings(c *Config, e kernels.Engine) []server.Finding {
 	if m.quota > 0 && float64(m.cpus) > m.quota+1 {
 		say("cpu", server.Note, "", fmt.Sprintf("GOMAXPROCS=%d", max(int(m.quota), 1)), "the container may use %.1f CPUs, the program starts %d threads", m.quota, m.cpus)
 	}
-	if m.gpu != "" {
-		say("gpu", server.Note, "", "", "%s; this build computes on the CPU", m.gpu)
-	} else {
+	switch f, ok := gpuFinding(e, refused); {
+	case ok:
+		out = append(out, f)
+	case m.gpu != "":
+		say("gpu", server.Note, "", "lapwing-gpu, which make gpu builds, computes on it", "%s; this build computes on the CPU", m.gpu)
+	default:
 		say("gpu", server.Fine, "", "", "no NVIDIA driver here; the CPU computes")
+	}
+	if refused != nil && out[len(out)-1].Severity != server.Failure {
+		f := explain(refused)
+		say("engine", server.Failure, f.where, f.next, "%s", f.what)
 	}
 	return out
 }

@@ -145,7 +145,7 @@ func TestSchemaRefusesWhatTheProgramRefuses_Case8_01(t *testing.T) {
 		"score: {max_bach: 1}", "score: {models_topic: x}", "alerts: {raise_after: 3}", "train.max_memory: 1GiB", "sasl.mechanism: PLAIN", "train: 5",
 		"http: {port: 80}", "- a\n- b", "train: {max_memory: lots}", "train: {max_memory: 1000}", "train: {max_rejected: 5}", "train: {max_rejected: 5%%}",
 		"score: {commit_interval: 10}", "score: {commit_interval: fast}", "score: {max_batch: 0}", "score: {max_batch: few}", "train: {seed: -1}", "train: {layers: [8, x]}",
-		"train: {layers: [8, 0]}", "delivery: at_most_once", "log_level: inof", "grpc: 127.0.0.1:1", "admin: none", "score: {max_wait: 1s}", "train: {engine: cuda}",
+		"train: {layers: [8, 0]}", "delivery: at_most_once", "log_level: inof", "grpc: 127.0.0.1:1", "admin: none", "score: {max_wait: 1s}", "train: {engine: hip}",
 		"streams: {model: m}", "streams: [m]", "streams: [{input: {topics: [a]}}]", "streams: [{model: m}]", "streams: [{model: m, input: {topics: []}}]",
 		"streams: [{model: '', input: {topics: [t]}}]", "streams: [{model: m, input: {topics: [t]}, alerts: off}]", "streams: [{model: m, input: {topics: [t], topic: t}}]",
 		"streams: [{model: m, input: {topics: [t]}, alias: {a: b}}]", "kafka: {sasl: {mechanism: PLAIN}}", "kafka: [a]", "max_memory: 3GiB",

@@ -109,10 +109,11 @@ func (a *app) score(cmd *cobra.Command, files []string, o *scoreFlags) error {
 	if err != nil {
 		return err
 	}
-	engine, err := a.engine(e.Score.Engine)
+	engine, release, err := a.engine(e.Score.Engine, e.GPU)
 	if err != nil {
 		return err
 	}
+	defer release()
 	client, err := a.connect(ctx, e)
 	if err != nil {
 		return err

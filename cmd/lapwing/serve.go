@@ -74,11 +74,12 @@ func (a *app) serve(cmd *cobra.Command) error {
 	}
 	here := readMachine("")
 	limitHeap(here.serveHeap())
-	engine, err := a.engine(e.Score.Engine)
+	engine, release, err := a.engine(e.Score.Engine, e.GPU)
 	if err != nil {
 		return err
 	}
-	a.log.Info("engine", "name", engine.Name(), "level", engine.Level())
+	defer release()
+	a.log.Info("engine", "name", engine.Name(), "level", engine.Level(), "gpu", onGPU(engine))
 	client, err := a.connect(ctx, e)
 	if err != nil {
 		return err

@@ -29,6 +29,7 @@ type Config struct {
 	Delivery    string            `yaml:"delivery" default:"at_least_once" oneof:"at_least_once|exactly_once" doc:"what becomes of results that were cut short: at_least_once writes them again; exactly_once writes results and offsets in one transaction, for readers of committed records, who see a score when it is committed: some milliseconds later at low rates, up to commit_interval under load"`
 	LogLevel    string            `yaml:"log_level" default:"info" oneof:"debug|info|warn|error" doc:"the least severe log line that is written"`
 	Pyroscope   PyroscopeConfig   `yaml:"pyroscope" doc:"continuous profiles of train and serve"`
+	GPU         GPUConfig         `yaml:"gpu" doc:"the GPU, for the engines cuda and auto of lapwing-gpu"`
 	Train       TrainConfig       `yaml:"train" doc:"how a model is trained"`
 	Score       ScoreConfig       `yaml:"score" doc:"how records are scored, by serve and score"`
 	Streams     []StreamConfig    `yaml:"streams" doc:"what serve scores: one entry a model and its input topics; serve --topic makes one stream in place of them"`
@@ -42,9 +43,17 @@ type PyroscopeConfig struct {
 	Interval time.Duration `yaml:"interval" default:"15s" min:"1000000000" unit:"duration" flag:"pyroscope-interval" doc:"time between two uploads"`
 }
 
+// GPUConfig says which GPU computes, and what it is watched by.
+type GPUConfig struct {
+	Device    int           `yaml:"device" default:"0" min:"0" max:"1023" unit:"number" flag:"gpu" doc:"which GPU: its number among those that CUDA_VISIBLE_DEVICES leaves visible"`
+	BatchFrom int           `yaml:"batch_from" default:"0" min:"0" unit:"records" flag:"gpu-batch-from" doc:"batches of so many records or more are scored on the GPU, smaller ones on the CPU, with the same scores; 0: from where the GPU was measured to be faster"`
+	SelfTest  time.Duration `yaml:"self_test" default:"1m" min:"1000000" unit:"duration" flag:"gpu-self-test" doc:"how often the GPU must give the numbers again that it gave when the model was loaded; if it does not, the model is loaded anew, and the second time the GPU is given up"`
+	Timeout   time.Duration `yaml:"timeout" default:"30s" min:"1000000" unit:"duration" flag:"gpu-timeout" doc:"a call of the GPU's driver that takes longer means that the GPU is lost"`
+}
+
 // TrainConfig is the section of `lapwing train`.
 type TrainConfig struct {
-	Engine          string  `yaml:"engine" default:"auto" oneof:"auto|cpu|gorgonia" doc:"what computes: auto takes the fastest that works here and says which; a named one never falls back"`
+	Engine          string  `yaml:"engine" default:"auto" oneof:"auto|cpu|gorgonia|cuda" doc:"what computes: auto takes the fastest that works here and says which; a named one never falls back; cuda needs lapwing-gpu"`
 	MaxMemory       Size    `yaml:"max_memory" default:"1GiB" min:"1048576" unit:"size" doc:"memory for the history's rows; those beyond it go to a file in spill_dir, and the model is the same"`
 	SpillDir        string  `yaml:"spill_dir" default:"" unit:"folder" doc:"where that file is, which is gone when training ends, however it ends; empty: the system's folder for temporary files"`
 	MaxRejected     Share   `yaml:"max_rejected" default:"5%" min:"0" max:"1" unit:"share" doc:"training stops when more of the records than this cannot be read"`
@@ -73,7 +82,7 @@ type TrainConfig struct {
 
 // ScoreConfig is the section of `lapwing serve` and `lapwing score`.
 type ScoreConfig struct {
-	Engine             string        `yaml:"engine" default:"auto" oneof:"auto|cpu|gorgonia" doc:"what computes: auto takes the fastest that works here and says which; a named one never falls back"`
+	Engine             string        `yaml:"engine" default:"auto" oneof:"auto|cpu|gorgonia|cuda" doc:"what computes: auto takes the fastest that works here and says which; a named one never falls back; cuda needs lapwing-gpu"`
 	MaxBatch           int           `yaml:"max_batch" default:"4096" min:"1" max:"1048576" unit:"records" doc:"most records scored together; a batch forms only while the scorer is busy"`
 	Queue              int           `yaml:"queue" default:"65536" min:"1" unit:"records" doc:"most records waiting to be scored, for each stream"`
 	MaxInFlight        int           `yaml:"max_in_flight" default:"4" min:"1" max:"1024" unit:"batches" doc:"most batches between the read of a record and the commit of its offset"`

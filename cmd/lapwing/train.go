@@ -151,10 +151,11 @@ func (a *app) train(cmd *cobra.Command, o *trainFlags) error {
 	if err != nil {
 		return err
 	}
-	engine, err := a.engine(e.Train.Engine)
+	engine, release, err := a.engine(e.Train.Engine, e.GPU)
 	if err != nil {
 		return err
 	}
+	defer release()
 	client, err := a.connect(ctx, e)
 	if err != nil {
 		return err

@@ -6,9 +6,6 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
-
-	"github.com/lapwing-stream/lapwing/kernels"
-	"github.com/lapwing-stream/lapwing/kernels/cpu"
 )
 
 // version is set by the linker for releases: -ldflags "-X main.version=1.2.3".
@@ -21,14 +18,16 @@ type versionInfo struct {
 	Time     string `json:"time,omitempty"`     // of the revision
 	Go       string `json:"go"`
 	Platform string `json:"platform"`
-	Engine   string `json:"engine"` // what auto takes here
+	Engine   string `json:"engine"` // what computes where there is no GPU
 	Level    string `json:"level"`  // instruction set or device
+
+	GPU []string `json:"gpu,omitempty"` // of a build for GPUs: each that is visible, or why there is none
 }
 
 // thisVersion reads what the linker and the Go toolchain left in the binary.
 func thisVersion() versionInfo {
 	e := bestEngine()
-	v := versionInfo{Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Engine: e.Name(), Level: e.Level()}
+	v := versionInfo{Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Engine: e.Name(), Level: e.Level(), GPU: visibleGPUs()}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		if v.Version == "" {
 			v.Version = info.Main.Version
@@ -49,9 +48,6 @@ func thisVersion() versionInfo {
 	}
 	return v
 }
-
-// bestEngine is what `--engine auto` means: the fastest engine that works on this machine.
-func bestEngine() kernels.Engine { return cpu.New() }
 
 func (a *app) versionCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -74,6 +70,9 @@ func (a *app) versionCommand() *cobra.Command {
 			}
 			a.printf("  built     %s, %s\n", v.Go, v.Platform)
 			a.printf("  engine    %s, level %s\n", v.Engine, v.Level)
+			for _, gpu := range v.GPU {
+				a.printf("  gpu       %s\n", clean(gpu))
+			}
 			return nil
 		},
 	}

@@ -126,6 +126,23 @@ func describe(index int) (cu.Device, Info, error) {
 	return dev, info, nil
 }
 
+// Visible describes every device that the driver shows, without taking one into use.
+func Visible() ([]Info, error) {
+	_, first, err := describe(0)
+	if err != nil {
+		return nil, err
+	}
+	all := []Info{first}
+	n, err := cu.NumDevices()
+	for i := 1; i < n && err == nil; i++ {
+		var info Info
+		if _, info, err = describe(i); err == nil {
+			all = append(all, info)
+		}
+	}
+	return all, err
+}
+
 // visible names the devices that there are.
 func visible(n int) (all []string) {
 	for i := range n {
