@@ -68,7 +68,7 @@ func undefined(t *testing.T, pkg string) []string {
 		t.Fatal(err)
 	}
 	driverName := regexp.MustCompile(`^cu[A-Z]`)
-	var names []string
+	var names, own []string // own: gorgonia.org/cu has a few functions in C that are named like the driver's
 	eachMember(t, archive, func(member []byte) {
 		if !bytes.HasPrefix(member, []byte(elf.ELFMAG)) {
 			return // the compiler's own members
@@ -82,11 +82,16 @@ func undefined(t *testing.T, pkg string) []string {
 			t.Fatal(err)
 		}
 		for _, s := range symbols {
-			if s.Section == elf.SHN_UNDEF && driverName.MatchString(s.Name) {
+			switch {
+			case !driverName.MatchString(s.Name):
+			case s.Section == elf.SHN_UNDEF:
 				names = append(names, s.Name)
+			default:
+				own = append(own, s.Name)
 			}
 		}
 	})
+	names = slices.DeleteFunc(names, func(s string) bool { return slices.Contains(own, s) })
 	if pkg == "gorgonia.org/cu" && len(names) < 100 {
 		t.Fatalf("%s references only %v", pkg, names)
 	}
