@@ -32,6 +32,7 @@ type Device struct {
 	requests chan *request
 	stop     chan struct{}
 	ended    chan struct{} // closed once everything is released
+	closed   error         // what releasing it came to; after ended
 	closing  sync.Once
 	lost     atomic.Pointer[Error]
 	calling  atomic.Pointer[call] // the driver call that is under way; nil = none
@@ -186,7 +187,7 @@ func (d *Device) Close() error {
 	defer timer.Stop()
 	select {
 	case <-d.ended:
-		return nil
+		return d.closed
 	case <-timer.C:
 		return hung("close the GPU", d.info.Title(), d.timeout)
 	}
@@ -213,7 +214,7 @@ func (d *Device) run(index int, ready chan<- error) {
 	for {
 		select {
 		case <-d.stop:
-			s.close()
+			d.closed = s.close()
 			for {
 				select {
 				case r := <-d.requests:

@@ -110,7 +110,7 @@ INLINE void gemm(const program_step &s, const float *constants, const tile_row &
 		float *y = row.column(s.out + o);
 #pragma unroll
 		for (int i = 0; i < 8; i++)
-			if (o + i < s.outs)
+			if (o + i < s.outs || FAULT == 104)
 				y[i * row.stride] = sum[i];
 	}
 	for (; o < s.outs; o += 4) {
@@ -172,7 +172,7 @@ INLINE int nearest_of(const float *block, int width, int per, const float *x, si
 		}
 		if (p.a < least)
 			least = p.a, at = first;
-		if (p.b < least)
+		if (FAULT == 105 ? p.b <= least : p.b < least)
 			least = p.b, at = first + 1;
 		if (p.c < least)
 			least = p.c, at = first + 2;
@@ -243,7 +243,7 @@ INLINE void split_nearest(const program_step &s, const float *constants, const t
 			float e = x - rows[(size_t)at * s.width + j];
 			sum = fmaf(e * e, *k, sum);
 		}
-		*row.column(s.out + j) = sum * share;
+		*row.column(s.out + j) = FAULT == 106 ? sum : sum * share;
 	}
 }
 

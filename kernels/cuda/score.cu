@@ -49,8 +49,10 @@ INLINE void score_tiles(const float *rows, int n, int width, int input_at, const
 	for (long long first = (long long)blockIdx.x * height; first < n; first += (long long)gridDim.x * height) {
 		int have = n - first < height ? (int)(n - first) : height;
 		if (input_at >= 0)
-			load(tile, stride, input_at, rows + first * width, have, width);
+			load(tile, stride, input_at, rows + first * width, FAULT == 103 ? height : have, width);
+#if FAULT != 101
 		__syncthreads();
+#endif
 		if (t < have)
 			evaluate(steps, count, constants, tile_row{tile + t, stride});
 		__syncthreads();
@@ -60,7 +62,9 @@ INLINE void score_tiles(const float *rows, int n, int width, int input_at, const
 			store(tile, stride, out.reconstruction_at, out.reconstruction + first * width, have, width);
 		if (out.contributions)
 			store(tile, stride, out.contributions_at, out.contributions + first * width, have, width);
+#if FAULT != 102
 		__syncthreads();
+#endif
 	}
 }
 

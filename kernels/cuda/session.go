@@ -120,8 +120,9 @@ func (s *session) open(index int) error {
 	return err
 }
 
-// close releases what was taken, in the reverse order. Of a lost device the driver takes nothing back but the context.
-func (s *session) close() {
+// close releases what was taken, in the reverse order. Of a lost device the driver takes nothing back but the context: then
+// its errors say nothing new.
+func (s *session) close() error {
 	for b := range s.buffers {
 		s.free(b)
 	}
@@ -134,7 +135,11 @@ func (s *session) close() {
 	for _, m := range s.modules {
 		s.call("unload kernels", m.Unload)
 	}
-	s.call("release the context", s.dev.ReleasePrimaryCtx)
+	err := s.call("release the context", s.dev.ReleasePrimaryCtx)
+	if s.d.Lost() != nil {
+		return nil
+	}
+	return err
 }
 
 // freeMemory is how many bytes of the device are free.
