@@ -32,8 +32,7 @@ func (a *app) engine(name string, gpu GPUConfig) (kernels.Engine, func(), error)
 		var err error
 		if e, release, err = a.openGPU(gpu, true); err != nil {
 			if !errors.Is(err, errNoGPUBuild) {
-				f := explain(err)
-				a.log.Warn("the CPU computes: the GPU cannot be used", "reason", f.what, "next", f.next)
+				a.log.Warn("the CPU computes: the GPU cannot be used", "reason", err, "next", explain(err).next)
 			}
 			e, release = bestEngine(), func() {}
 		}

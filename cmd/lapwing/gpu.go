@@ -33,7 +33,7 @@ func (a *app) openGPU(c GPUConfig, fallback bool) (kernels.Engine, func(), error
 func visibleGPUs() []string {
 	all, err := cuda.Visible()
 	if err != nil {
-		return []string{"none: " + explain(err).what}
+		return []string{"none: " + err.Error()}
 	}
 	var lines []string
 	for i := range all {
@@ -63,7 +63,7 @@ func gpuFinding(e kernels.Engine, refused error) (server.Finding, bool) {
 		all, err := cuda.Visible()
 		if err != nil {
 			why := explain(err)
-			f.Severity, f.What, f.Next = server.Note, "the CPU computes: "+why.what, why.next
+			f.Severity, f.What, f.Next = server.Note, "the CPU computes: "+err.Error(), why.next
 			return f, true
 		}
 		f.Severity, f.What = server.Note, gpuLine(&all[0])+"; engine "+engineLine(e)+" computes"
@@ -74,7 +74,7 @@ func gpuFinding(e kernels.Engine, refused error) (server.Finding, bool) {
 	switch rows, err := g.Crossover(typicalProgram()); {
 	case err != nil:
 		why := explain(err)
-		f.Severity, f.What, f.Next = server.Failure, f.What+"; it does not score: "+why.what, why.next
+		f.Severity, f.What, f.Next = server.Failure, f.What+"; it does not score: "+err.Error(), why.next
 	case rows == 0:
 		f.What += "; the CPU scores an 18-14-7-7-18 network faster, whatever the batch"
 	default:
