@@ -29,7 +29,7 @@ type step struct {
 	op, act           int32
 	in, in2, out      int32
 	width, outs       int32
-	groups, per, keep int32
+	groups, per, keep int32 // keep is subtract of a gemm
 	weight            float32
 	constants         int32
 }
@@ -64,6 +64,8 @@ type planner struct {
 	last    map[int]int  // step after which a value is not read any more
 	at      map[int]int  // column of each value that is in the tile
 	free    []columns    // that no value needs any more
+
+	subtracted int // the diff that its gemm has done; 0 = none
 }
 
 type columns struct{ at, width int }
@@ -249,7 +251,9 @@ func (e *encoded) plan(p *kernels.Program, widths []int, mask int) error {
 	}
 	for i, s := range p.Steps {
 		if needed[i+1] {
-			l.step(i, s)
+			if !l.subtracts(i, needed) {
+				l.step(i, s)
+			}
 			for v, last := range l.last {
 				if last == i {
 					l.drop(v)
@@ -327,6 +331,33 @@ func (l *planner) drop(v int) {
 		}
 	}
 	l.free = joined
+}
+
+// subtracts plans a gemm and the diff that follows it as one step, where nothing else reads the gemm: the prediction of an
+// autoencoder then takes no columns, and a tile has half as many rows more. It is called for both steps, and true for either.
+func (l *planner) subtracts(i int, needed []bool) bool {
+	if i > 0 && l.subtracted == i {
+		return true
+	}
+	g, ok := l.p.Steps[i].(*kernels.Gemm)
+	if !ok || g.Act != kernels.Linear || i+1 >= len(l.p.Steps) || !needed[i+2] {
+		return false
+	}
+	d, ok := l.p.Steps[i+1].(*kernels.Diff)
+	if v := kernels.Value(i + 1); !ok || d.B != v || d.A == v || l.last[i+1] != i+1 {
+		return false
+	}
+	// The gemm reads its input to the end of each block of outputs: only what it subtracts from may be written over.
+	at := step{op: opGemm, in: int32(l.at[int(g.In)]), in2: int32(l.at[int(d.A)]), width: int32(l.widths[g.In]), outs: int32(l.widths[i+2]), keep: 1, constants: int32(l.program.starts[i])}
+	if d.A == g.In {
+		at.out = l.place(i + 2)
+	} else {
+		at.out = l.placeOver(i+2, i+1, d.A)
+	}
+	l.steps = append(l.steps, at)
+	l.work += len(g.W) + 12*g.Out
+	l.subtracted = i + 1
+	return true
 }
 
 func (l *planner) step(i int, s kernels.Step) {

@@ -1,4 +1,5 @@
-// A Program as kernels read it, and its evaluation for one row by one thread. encode.go writes what is read here.
+// A Program as kernels read it, and its evaluation by one thread for ROWS rows, one if it is not said. encode.go writes what
+// is read here.
 #ifndef LAPWING_PROGRAM_CUH
 #define LAPWING_PROGRAM_CUH
 #include "math.cuh"
@@ -6,7 +7,7 @@
 enum {
 	OP_MAP,           // out = in, mapped: width
 	OP_UNMAP,         // out = in, mapped by the inverse: width
-	OP_GEMM,          // out = act(W·in + b): width inputs, outs outputs
+	OP_GEMM,          // out = act(W·in + b): width inputs, outs outputs; where subtract is set, out = in2 − (W·in + b)
 	OP_DIFF,          // out = in − in2: width
 	OP_NORM,          // out = √Σ in²: width
 	OP_NEAREST,       // out = mean distance to the nearest of each group: width, groups, per; the rest of it where keep is set
@@ -21,18 +22,19 @@ struct program_step {
 	int op, act;
 	int in, in2, out;
 	int width, outs;
-	int groups, per, keep;
+	int groups, per, keep; // keep is subtract of a gemm
 	float weight;
 	int constants; // first constant
 };
 
-// A value stands in the tile column by column: element j of this thread's row lies at row[(value + j)·stride].
+// A value stands in the tile column by column: element j of this thread's first row lies at row[(value + j)·stride], its other
+// rows `next` words further each.
 struct tile_row {
 	float *at;
-	size_t stride;
+	size_t stride, next = 0;
 	__device__ __forceinline__ float *column(int c) const { return at + (size_t)c * stride; }
+	__device__ __forceinline__ tile_row other(int r) const { return tile_row{at + (size_t)r * next, stride, next}; }
 };
-
 // Constants are read four at a time: one instruction for four.
 struct __attribute__((aligned(16))) quad {
 	float a, b, c, d;
@@ -90,50 +92,66 @@ INLINE void map_columns(const program_step &s, const float *constants, const til
 	}
 }
 
-// gemm adds up each output's bias, then its inputs in order. Outputs come in blocks of eight, then four: a block's biases,
-// then its weights input by input. Those that fill the last block are computed and dropped.
+// A block of a gemm: N outputs of ROWS rows, all sums in registers. w holds N biases, then N weights for each input.
+template <int ROWS, int N>
+INLINE const float *gemm_block(const program_step &s, const float *w, const tile_row &row, int o)
+{
+	float sum[ROWS][N];
+#pragma unroll
+	for (int q = 0; q < N; q += 4) {
+		quad b = quad_at(w + q);
+#pragma unroll
+		for (int r = 0; r < ROWS; r++)
+			sum[r][q] = b.a, sum[r][q + 1] = b.b, sum[r][q + 2] = b.c, sum[r][q + 3] = b.d;
+	}
+	w += N;
+	const float *in = row.column(s.in);
+	for (int k = 0; k < s.width; k++, in += row.stride, w += N) {
+		float x[ROWS];
+#pragma unroll
+		for (int r = 0; r < ROWS; r++)
+			x[r] = in[r * row.next];
+#pragma unroll
+		for (int q = 0; q < N; q += 4) {
+			quad u = quad_at(w + q);
+#pragma unroll
+			for (int r = 0; r < ROWS; r++) {
+				sum[r][q] = fmaf(u.a, x[r], sum[r][q]), sum[r][q + 1] = fmaf(u.b, x[r], sum[r][q + 1]);
+				sum[r][q + 2] = fmaf(u.c, x[r], sum[r][q + 2]), sum[r][q + 3] = fmaf(u.d, x[r], sum[r][q + 3]);
+			}
+		}
+	}
+	float *y = row.column(s.out + o);
+	const float *from = row.column(s.in2 + o);
+#pragma unroll
+	for (int i = 0; i < N; i++)
+		if (o + i < s.outs || FAULT == 104)
+#pragma unroll
+			for (int r = 0; r < ROWS; r++) {
+				size_t at = i * row.stride + r * row.next;
+				y[at] = s.keep ? from[at] - sum[r][i] : sum[r][i];
+			}
+	return w;
+}
+
+// gemm adds up each output's bias, then its inputs in order. Outputs come in blocks of eight while more than four are left, then
+// of four. Those that fill the last block are computed and dropped.
+template <int ROWS>
 INLINE void gemm(const program_step &s, const float *constants, const tile_row &row)
 {
-	const float *x = row.column(s.in), *w = constants + s.constants;
+	const float *w = constants + s.constants;
 	int o = 0;
-	for (; s.outs - o > 4; o += 8) {
-		quad p = quad_at(w), q = quad_at(w + 4);
-		w += 8;
-		const float *in = x;
-		for (int k = 0; k < s.width; k++, in += row.stride, w += 8) {
-			quad u = quad_at(w), v = quad_at(w + 4);
-			float e = *in;
-			p.a = fmaf(u.a, e, p.a), p.b = fmaf(u.b, e, p.b), p.c = fmaf(u.c, e, p.c), p.d = fmaf(u.d, e, p.d);
-			q.a = fmaf(v.a, e, q.a), q.b = fmaf(v.b, e, q.b), q.c = fmaf(v.c, e, q.c), q.d = fmaf(v.d, e, q.d);
-		}
-		float sum[8] = {p.a, p.b, p.c, p.d, q.a, q.b, q.c, q.d};
-		float *y = row.column(s.out + o);
-#pragma unroll
-		for (int i = 0; i < 8; i++)
-			if (o + i < s.outs || FAULT == 104)
-				y[i * row.stride] = sum[i];
-	}
-	for (; o < s.outs; o += 4) {
-		quad p = quad_at(w);
-		w += 4;
-		const float *in = x;
-		for (int k = 0; k < s.width; k++, in += row.stride, w += 4) {
-			quad u = quad_at(w);
-			float e = *in;
-			p.a = fmaf(u.a, e, p.a), p.b = fmaf(u.b, e, p.b), p.c = fmaf(u.c, e, p.c), p.d = fmaf(u.d, e, p.d);
-		}
-		float sum[4] = {p.a, p.b, p.c, p.d};
-		float *y = row.column(s.out + o);
-#pragma unroll
-		for (int i = 0; i < 4; i++)
-			if (o + i < s.outs)
-				y[i * row.stride] = sum[i];
-	}
+	for (; s.outs - o > 4; o += 8)
+		w = gemm_block<ROWS, 8>(s, w, row, o);
+	for (; o < s.outs; o += 4)
+		w = gemm_block<ROWS, 4>(s, w, row, o);
 	if (s.act == ACT_LINEAR)
 		return;
-	float *y = row.column(s.out);
-	for (o = 0; o < s.outs; o++, y += row.stride)
-		*y = activated(s.act, *y);
+	for (int r = 0; r < ROWS; r++) {
+		float *y = row.other(r).column(s.out);
+		for (o = 0; o < s.outs; o++, y += row.stride)
+			*y = activated(s.act, *y);
+	}
 }
 
 // norm adds squares in four parts by column.
@@ -247,50 +265,60 @@ INLINE void split_nearest(const program_step &s, const float *constants, const t
 	}
 }
 
-// evaluate runs count steps over one row.
-INLINE void evaluate(const program_step *steps, int count, const float *constants, const tile_row &row)
+// one runs a step that takes its rows one after another.
+INLINE void one(const program_step &s, const float *constants, const tile_row &row)
 {
 	size_t n = row.stride;
+	const float *x = row.column(s.in), *x2 = row.column(s.in2);
+	float *y = row.column(s.out);
+	switch (s.op) {
+	case OP_MAP:
+	case OP_UNMAP:
+		map_columns(s, constants, row);
+		break;
+	case OP_DIFF:
+		for (int j = 0; j < s.width; j++)
+			y[j * n] = x[j * n] - x2[j * n];
+		break;
+	case OP_NORM:
+		norm(s, row);
+		break;
+	case OP_NEAREST:
+		nearest(s, constants, row);
+		break;
+	case OP_SPLIT: {
+		float k = reciprocal(*x2);
+		for (int j = 0; j < s.width; j++)
+			y[j * n] = (x[j * n] * x[j * n]) * k;
+		break;
+	}
+	case OP_SPLIT_NEAREST:
+		split_nearest(s, constants, row);
+		break;
+	case OP_SCALE:
+		for (int j = 0; j < s.width; j++)
+			y[j * n] = s.weight * x[j * n];
+		break;
+	case OP_ADD:
+		for (int j = 0; j < s.width; j++)
+			y[j * n] = fmaf(s.weight, x[j * n], y[j * n]);
+		break;
+	}
+}
+
+// evaluate runs count steps over this thread's rows. What lies in a row that is none is computed too, and stored nowhere.
+template <int ROWS = 1>
+INLINE void evaluate(const program_step *steps, int count, const float *constants, const tile_row &row)
+{
 	for (int i = 0; i < count; i++) {
 		const program_step s = steps[i];
-		const float *x = row.column(s.in), *x2 = row.column(s.in2);
-		float *y = row.column(s.out);
-		switch (s.op) {
-		case OP_MAP:
-		case OP_UNMAP:
-			map_columns(s, constants, row);
-			break;
-		case OP_GEMM:
-			gemm(s, constants, row);
-			break;
-		case OP_DIFF:
-			for (int j = 0; j < s.width; j++)
-				y[j * n] = x[j * n] - x2[j * n];
-			break;
-		case OP_NORM:
-			norm(s, row);
-			break;
-		case OP_NEAREST:
-			nearest(s, constants, row);
-			break;
-		case OP_SPLIT: {
-			float k = reciprocal(*x2);
-			for (int j = 0; j < s.width; j++)
-				y[j * n] = (x[j * n] * x[j * n]) * k;
-			break;
+		if (s.op == OP_GEMM) {
+			gemm<ROWS>(s, constants, row);
+			continue;
 		}
-		case OP_SPLIT_NEAREST:
-			split_nearest(s, constants, row);
-			break;
-		case OP_SCALE:
-			for (int j = 0; j < s.width; j++)
-				y[j * n] = s.weight * x[j * n];
-			break;
-		case OP_ADD:
-			for (int j = 0; j < s.width; j++)
-				y[j * n] = fmaf(s.weight, x[j * n], y[j * n]);
-			break;
-		}
+#pragma unroll 1
+		for (int r = 0; r < ROWS; r++)
+			one(s, constants, row.other(r));
 	}
 }
 

@@ -34,14 +34,15 @@ type resident struct{ steps, constants buffer }
 // shape is how a plan is launched.
 type shape struct {
 	kernel    string
-	rows      int // of a tile, and threads of a block
+	rows      int // of a tile, rowsOfThread for each thread of a block
 	shared    int // bytes
 	constants int // words of them in shared memory
 	tile      int // words; in device memory where kernel is score_wide
 }
 
 const (
-	mostTileRows = 128 // __launch_bounds__ of score.cu
+	rowsOfThread = 2                  // ROWS of score.cu
+	mostTileRows = 128 * rowsOfThread // __launch_bounds__ of score.cu
 	wideTileRows = 64
 	// Constants that take more of the shared memory than this leave too little for rows.
 	mostSharedConstants = 24 << 10
@@ -311,7 +312,7 @@ func (s *scorer) start(d *session, sl *slot, st cu.Stream, rows []float32, mask 
 		}
 	}
 	steps := s.there.steps.ptr + cu.DevicePtr(p.first*stepWords*wordSize)
-	err = d.launch(fn, launchShape{grid: grid, block: sh.rows, shared: sh.shared, stream: st},
+	err = d.launch(fn, launchShape{grid: grid, block: sh.rows / rowsOfThread, shared: sh.shared, stream: st},
 		&sl.in, int32(n), int32(width), int32(p.input), steps, int32(p.count), &s.there.constants, int32(sh.constants),
 		&sl.scratch, int64(scratch), to[0], to[1], to[2], int32(p.outputs[0]), int32(p.outputs[1]), int32(p.outputs[2]))
 	if err != nil {

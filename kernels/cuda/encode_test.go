@@ -1,0 +1,65 @@
+//go:build gpu
+
+package cuda
+
+import (
+	"testing"
+
+	"github.com/lapwing-stream/lapwing/kernels"
+)
+
+func dense(width int, layers ...int) *kernels.Program {
+	columns := make([]kernels.Column, width)
+	for i := range columns {
+		columns[i] = kernels.Column{Lo: -8, Hi: 8, X: []float32{0}, Y: []float32{0}, Before: 1, After: 1}
+	}
+	acts := make([]kernels.Activation, len(layers))
+	for i := range acts {
+		acts[i] = kernels.Tanh
+	}
+	p := kernels.Autoencoder(columns, layers, acts)
+	kernels.Initialise(p, 5)
+	return p
+}
+
+// TestShapes: each kernel has programs that need it, and gives the processor's bits for them.
+func TestShapes(t *testing.T) {
+	d := open(t, Options{})
+	e := newEngine(t, d, EngineOptions{From: 1})
+	many := make([]float32, 300*5*3)
+	for i := range many {
+		many[i] = float32(i%101) / 20
+	}
+	for _, tt := range []struct {
+		name   string
+		p      *kernels.Program
+		kernel string
+		rows   int // of a tile
+		height int
+	}{
+		// The prediction takes no columns: the gemm that makes it subtracts.
+		{"30-14-7-14-30", dense(30, 14, 7, 14), "score_shared", 128, 30 + 14 + 14},
+		{"18-4-18", dense(18, 4), "score_shared", 256, 18 + 4 + 18},
+		{"one column", dense(1, 1), "score_shared", 256, 0},
+		{"300 groups", kernels.Prototypes(dense(3, 1).Steps[0].(*kernels.Map).Columns, 300, many), "score_constants", 256, 0},
+		{"300-64-300", dense(300, 64), "score_wide", 64, 0},
+		{"1030-17-1030", dense(1030, 17), "score_wide", 64, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newScorer(t, e, tt.p)
+			sh, plan := s.shapes[wantScore], s.code.plans[wantScore]
+			if sh.kernel != tt.kernel || sh.rows != tt.rows {
+				t.Errorf("%s with %d rows a tile of %d columns, want %s with %d", sh.kernel, sh.rows, plan.height, tt.kernel, tt.rows)
+			}
+			if sh.shared > d.info.Shared {
+				t.Errorf("%d bytes of shared memory", sh.shared)
+			}
+			if tt.height > 0 && plan.height > tt.height {
+				t.Errorf("a tile of %d columns, want %d", plan.height, tt.height)
+			}
+			for _, n := range []int{1, 31, 127, 128, 129, 300, 1000} {
+				sameScores(t, s, tt.p, n)
+			}
+		})
+	}
+}
