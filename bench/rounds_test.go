@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -156,6 +157,11 @@ func TestRatioToNothing(t *testing.T) {
 	r := testRun(Options{Rounds: 1})
 	if _, err := r.measure(t.Context(), cell{suite: "s", kase: "k"}, []metric{{name: "f", unit: "1/s"}}, series(Ours, "", 1, 1), series("peer", Peer, 1, 0)); err != nil {
 		t.Fatal(err)
+	}
+	for _, v := range []float64{math.NaN(), math.Inf(1)} {
+		if target := r.target("t", 1, v, "×", false); target.OK || target.Error == "" {
+			t.Errorf("a figure of %v reached its target: %+v", v, *target)
+		}
 	}
 	if _, err := json.Marshal(r.Report); err != nil {
 		t.Error(err)

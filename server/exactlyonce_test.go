@@ -327,6 +327,10 @@ func TestCommitClock(t *testing.T) {
 			if commit, wait := clock.due(at(c.at), true); commit || wait != 0 {
 				t.Errorf("after a commit: %v, %v", commit, wait)
 			}
+			clock.produced(at(c.at), 1) // what was committed does not count again
+			if commit, wait := clock.due(at(c.at), false); commit || wait != 100*ms {
+				t.Errorf("the first record after a commit: %v, %v", commit, wait)
+			}
 		})
 	}
 }
