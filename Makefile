@@ -9,7 +9,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 export LAPWING_DATA ?= $(abspath ../shared/data)
 export LAPWING_PYTHON ?= $(abspath build/py/bin/python)
 GOTESTSUM := $(GO) run gotest.tools/gotestsum@v1.13.0
-E2E := ^Test(Demo|Docs|Recording|RealInput|GeneratedInput|LifeOfAModel|ExactlyOnce|TrainMemory|Quality|FunctionsExhaustive)
+E2E := ^Test(Demo|Docs|Recording|RealInput|GeneratedInput|LifeOfAModel|ExactlyOnce|TrainMemory|Quality|FunctionsExhaustive|RunOnce)
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 help: ## this list
@@ -35,7 +35,7 @@ demo: ## everything on this machine, in under a minute: broker, training, hot sw
 lint: build/py/.ready ## gofmt, vet, staticcheck, hadolint
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt wants to change:"; echo "$$out"; exit 1; }
 	@$(GO) vet ./...
-	@$(GO) vet -tags e2e ./cmd/lapwing ./stream ./kernels/cpu
+	@$(GO) vet -tags e2e ./cmd/lapwing ./stream ./kernels/cpu ./docker/cloud
 	@$(STATICCHECK) ./...
 	@if [ -x build/py/bin/hadolint ]; then build/py/bin/hadolint docker/Dockerfile; fi
 
@@ -61,7 +61,7 @@ build/cuda/.ready: FORCE
 test: build lint ## lint, unit tests with the race detector, fuzz seeds, end-to-end, ONNX Runtime, real sets, demo
 	@mkdir -p build; ok=0; \
 	$(GOTESTSUM) --format pkgname --hide-summary=skipped --jsonfile build/unit.json -- -race -timeout 15m ./... || ok=1; \
-	$(GOTESTSUM) --format testname --hide-summary=skipped --jsonfile build/e2e.json -- -tags e2e -timeout 15m -run '$(E2E)' ./cmd/lapwing ./kernels/cpu || ok=1; \
+	$(GOTESTSUM) --format testname --hide-summary=skipped --jsonfile build/e2e.json -- -tags e2e -timeout 15m -run '$(E2E)' ./cmd/lapwing ./kernels/cpu ./docker/cloud || ok=1; \
 	skips=$$(cat build/unit.json build/e2e.json | grep '"Action":"skip"' | grep -o '"Test":"[^"]*"' | cut -d'"' -f4 | sort -u | paste -sd' ' || true); \
 	n=$$(wc -w <<<"$$skips"); \
 	if [ -n "$${CI:-}" ] && [ "$$n" != 0 ]; then echo "in CI a skip is a failure" >&2; ok=1; fi; \

@@ -29,6 +29,7 @@ var rooms = map[string][]string{
 	"model":    {"model", "kernels"},
 	"kernels":  {"kernels"},
 	"stream":   {"stream"},
+	"docker":   {}, // tests only: they run the program
 }
 
 // testRooms are what the tests of a room may import beyond its own list: real neighbours instead of mocks.
