@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/lapwing-stream/lapwing/kernels"
 	"github.com/lapwing-stream/lapwing/kernels/cpu"
 	"github.com/lapwing-stream/lapwing/model"
 	"github.com/lapwing-stream/lapwing/registry"
@@ -131,6 +132,92 @@ func TestOvertakenLoad(t *testing.T) {
 	if c := <-s.mail; c.Manifest.Version != 5 {
 		t.Errorf("version %d is loaded next, want 5", c.Manifest.Version)
 	}
+}
+
+// TestMovingBackLoadsNothing: of versions that take turns each is compiled once, self-tested every time, and says its own number.
+func TestMovingBackLoadsNothing(t *testing.T) {
+	s := newSlot(&StreamOptions{Model: "cars", Alias: "live"}, slog.New(&logBook{}), newMetricSet().stream("cars.scores"))
+	engine := &countingEngine{Engine: cpu.New()}
+	data := map[string][]byte{}
+	for _, digest := range []string{"a", "b", "c"} {
+		data[digest] = testModel(t, plainSpec, scaleOf(int(digest[0])), 5)
+	}
+	take := func(version int, digest string) *liveModel {
+		m := registry.Manifest{Name: "cars", Version: version, Digest: digest}
+		s.take(engine, registry.Change{Ref: s.ref, Manifest: m, Data: data[digest]}, func() bool { return false })
+		return s.live.Load()
+	}
+	for i, step := range []struct {
+		version  int
+		digest   string
+		compiled int
+	}{
+		{1, "a", 1}, {2, "b", 2}, {1, "a", 2}, {2, "b", 2}, {1, "a", 2},
+		{3, "a", 2},              // the same bytes under another number
+		{4, "c", 3}, {3, "a", 3}, // b was longest unused
+		{2, "b", 4},
+	} {
+		before := s.live.Load()
+		tests := engine.calls
+		l := take(step.version, step.digest)
+		if l.version != step.version || l.manifest.Digest != step.digest || l == before {
+			t.Fatalf("step %d: version %d, digest %s; want %+v", i, l.version, l.manifest.Digest, step)
+		}
+		if engine.compiled != step.compiled || engine.calls == tests {
+			t.Fatalf("step %d: %d models compiled, %d calls; want %d and a self-test", i, engine.compiled, engine.calls-tests, step.compiled)
+		}
+		got := make([]float32, 1)
+		if err := l.scorer.Score([]float32{3, 4}, kernels.Output{Score: got}); err != nil {
+			t.Fatal(err)
+		}
+		if want := 5 * scaleOf(int(step.digest[0])); math.Abs(float64(got[0]-want)) > 1e-5 {
+			t.Fatalf("step %d: score %v, want %v", i, got[0], want)
+		}
+		if len(s.loaded.models) > loadedMost {
+			t.Fatalf("step %d: %d models are kept", i, len(s.loaded.models))
+		}
+	}
+	engine.wrong = true // the device has gone bad
+	if l := take(3, "a"); l.version != 2 || s.loaded.find("a") != nil {
+		t.Errorf("version %d is live though it fails its self-test now", l.version)
+	}
+	l := &loaded{}
+	l.add(&liveModel{bytes: loadedBytes / 2, manifest: registry.Manifest{Digest: "a"}})
+	l.add(&liveModel{bytes: loadedBytes + 1, manifest: registry.Manifest{Digest: "b"}})
+	if l.find("b") != nil || l.find("a") == nil {
+		t.Error("a model larger than all that may be kept took another's place")
+	}
+	l.add(&liveModel{bytes: loadedBytes, manifest: registry.Manifest{Digest: "c"}})
+	if l.find("a") != nil || l.find("c") == nil {
+		t.Error("more bytes are kept than may be")
+	}
+}
+
+// countingEngine counts compilations and calls, and scores wrongly on demand: the real engine, but for when.
+type countingEngine struct {
+	kernels.Engine
+	compiled, calls int
+	wrong           bool
+}
+
+func (e *countingEngine) Scorer(p *kernels.Program) (kernels.Scorer, error) {
+	e.compiled++
+	inner, err := e.Engine.Scorer(p)
+	return &countingScorer{inner, e}, err
+}
+
+type countingScorer struct {
+	kernels.Scorer
+	e *countingEngine
+}
+
+func (s *countingScorer) Score(rows []float32, out kernels.Output) error {
+	s.e.calls++
+	err := s.Scorer.Score(rows, out)
+	if s.e.wrong {
+		out.Score[0]++
+	}
+	return err
 }
 
 // TestRefusedModel: a version that is no model, or does not reproduce its self-test, changes nothing; the one after
@@ -284,4 +371,28 @@ func TestAliasBeforeVersion_Case6_17(t *testing.T) {
 		await(t, "the refusal, by name", func() bool { return b.log.count("model refused; records wait for a good one model=cars/3") == 1 })
 		s.stop()
 	})
+}
+
+// BenchmarkSwap is what it takes to go live: a version seen for the first time, and one that was live a moment ago.
+func BenchmarkSwap(b *testing.B) {
+	spec := model.Spec{Format: "json"}
+	for i := range 18 {
+		spec.Fields = append(spec.Fields, model.Field{Name: fmt.Sprintf("sensor_%02d", i), Type: model.Number})
+	}
+	data := testModel(b, spec, 1, 100)
+	for _, c := range []struct {
+		name   string
+		digest func(i int) string
+	}{{"first", func(i int) string { return fmt.Sprint(i) }}, {"back", func(i int) string { return fmt.Sprint(i % 2) }}} {
+		b.Run(c.name, func(b *testing.B) {
+			s := newSlot(&StreamOptions{Model: "cars", Alias: "live"}, slog.New(slog.DiscardHandler), newMetricSet().stream("cars.scores"))
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				i++
+				m := registry.Manifest{Name: "cars", Version: i, Digest: c.digest(i)}
+				s.take(cpu.New(), registry.Change{Ref: s.ref, Manifest: m, Data: data}, func() bool { return false })
+			}
+		})
+	}
 }
