@@ -70,7 +70,7 @@ INLINE float exp_of(float x)
 {
 	const float magic = 12582912.0f; // 1.5·2²³: adding it rounds to a whole number in the low bits
 	float n = fmaf(x, 1.44269504f, magic);
-	int exponent = bits_of(n) - 0x4b400000;
+	int exponent = (int)((unsigned)bits_of(n) - 0x4b400000u);
 	n = n - magic;
 	float r = fmaf(-n, 0.693145751953125f, x); // ln 2 in two parts
 	r = fmaf(-n, 1.42860677e-6f, r);
