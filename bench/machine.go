@@ -27,12 +27,12 @@ func machine() string {
 	return strings.Join(append(parts, runtime.GOOS+"/"+runtime.GOARCH, runtime.Version()), ", ")
 }
 
-// simdLevels are those that kernels can use.
+// simdLevels are those that kernels can use: the same features as kernels/cpu asks for.
 func simdLevels() (levels []string) {
 	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {
 		levels = append(levels, "AVX2+FMA")
 	}
-	if cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL {
+	if cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512VL && cpu.X86.HasFMA && cpu.X86.HasAVX2 {
 		levels = append(levels, "AVX-512")
 	}
 	if cpu.ARM64.HasASIMD {

@@ -257,7 +257,7 @@ func (t *Target) found() string {
 	case t.Error != "":
 		return t.Error
 	case t.Noisy:
-		return t.amount(t.Value) + " ~"
+		return t.amount(t.Value) + ", noisy"
 	}
 	return t.amount(t.Value)
 }

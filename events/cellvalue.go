@@ -5,8 +5,6 @@ import (
 	"unicode/utf8"
 )
 
-const hexDigits = "0123456789abcdef"
-
 func (f *File) appendText(b, text []byte, col, line int) []byte {
 	if !utf8.Valid(text) {
 		f.warn("cell utf8", "%s:%d: column %s is not UTF-8; set --encoding latin1 or windows-1252", f.name, line, f.columnName(col))
@@ -17,7 +15,7 @@ func (f *File) appendText(b, text []byte, col, line int) []byte {
 			return append(b, t...)
 		}
 	}
-	return appendJSON(b, text)
+	return AppendString(b, text)
 }
 
 // leadingZeros: 007 is a code, not a quantity; it stays text, and is read as 7 where a field is declared a number.
@@ -93,46 +91,4 @@ func appendDecimalComma(b, text []byte) []byte {
 		return b[:n]
 	}
 	return appendNumber(b, out, d.neg)
-}
-
-// appendJSON writes text as a JSON string; bytes that are not UTF-8 become U+FFFD.
-func appendJSON(b, text []byte) []byte {
-	b = append(b, '"')
-	from := 0
-	for i := 0; i < len(text); {
-		c := text[i]
-		if c >= 0x20 && c != '"' && c != '\\' && c < utf8.RuneSelf {
-			i++
-			continue
-		}
-		if c >= utf8.RuneSelf {
-			r, n := utf8.DecodeRune(text[i:])
-			if r == utf8.RuneError && n == 1 {
-				b = append(b, text[from:i]...)
-				b = append(b, "\uFFFD"...)
-				i++
-				from = i
-				continue
-			}
-			i += n
-			continue
-		}
-		b = append(b, text[from:i]...)
-		switch c {
-		case '"', '\\':
-			b = append(b, '\\', c)
-		case '\n':
-			b = append(b, '\\', 'n')
-		case '\r':
-			b = append(b, '\\', 'r')
-		case '\t':
-			b = append(b, '\\', 't')
-		default:
-			b = append(b, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
-		}
-		i++
-		from = i
-	}
-	b = append(b, text[from:]...)
-	return append(b, '"')
 }

@@ -163,7 +163,7 @@ func (f *File) lay() error {
 		c.time = find("time", f.o.Time)
 	}
 	for _, name := range f.header {
-		c.prefix = append(c.prefix, append(appendJSON(nil, []byte(name)), ':'))
+		c.prefix = append(c.prefix, append(AppendString(nil, []byte(name)), ':'))
 	}
 	for _, name := range f.o.Drop {
 		if i := find("dropped", name); i >= 0 {

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"unicode/utf8"
 
+	"github.com/lapwing-stream/lapwing/events"
 	"github.com/lapwing-stream/lapwing/model"
 )
 
@@ -83,7 +84,7 @@ func (r *ScoreRecord) appendHead(b []byte) []byte {
 	b = append(b, `{"v":`...)
 	b = append(b, recordVersion)
 	b = append(b, `,"model":`...)
-	b = appendString(b, r.Model)
+	b = events.AppendString(b, r.Model)
 	b = append(b, `,"version":`...)
 	b = strconv.AppendInt(b, int64(r.Version), 10)
 	return appendSource(b, r.Topic, r.Partition)
@@ -155,7 +156,7 @@ func (r *AlertRecord) AppendJSON(b []byte) []byte {
 	b = append(b, `{"v":`...)
 	b = append(b, recordVersion)
 	b = append(b, `,"id":`...)
-	b = appendString(b, r.ID)
+	b = events.AppendString(b, r.ID)
 	b = append(b, `,"state":"`...)
 	b = append(b, r.State...)
 	b = append(b, `","reason":"`...)
@@ -184,7 +185,7 @@ func appendSource(b []byte, topic string, partition int32) []byte {
 		b = append(b, ',')
 	}
 	b = append(b, `"topic":`...)
-	b = appendString(b, topic)
+	b = events.AppendString(b, topic)
 	b = append(b, `,"partition":`...)
 	b = strconv.AppendInt(b, int64(partition), 10)
 	return append(b, `,"offset":`...)
@@ -197,7 +198,7 @@ func appendKey(b []byte, key []byte) []byte {
 		return append(b, `,"key":null`...)
 	case utf8.Valid(key):
 		b = append(b, `,"key":`...)
-		return appendString(b, key)
+		return events.AppendString(b, key)
 	}
 	b = append(b, `,"key_b64":"`...)
 	b = base64.StdEncoding.AppendEncode(b, key)
@@ -211,7 +212,7 @@ func appendShares(b []byte, top []Share) []byte {
 			b = append(b, ',')
 		}
 		b = append(b, `{"feature":`...)
-		b = appendString(b, top[i].Feature)
+		b = events.AppendString(b, top[i].Feature)
 		b = append(b, `,"value":`...)
 		b = appendValue(b, top[i].Value)
 		b = append(b, `,"expected":`...)
@@ -235,7 +236,7 @@ func appendValue(b []byte, v Value) []byte {
 	case NumberValue:
 		return appendFloat32(b, v.Number)
 	case TextValue:
-		return appendString(b, v.Text)
+		return events.AppendString(b, v.Text)
 	case BooleanValue:
 		return strconv.AppendBool(b, v.Number >= .5)
 	}

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/lapwing-stream/lapwing/events"
 )
 
 // TestTextIsTheLibrarys: what is written by hand for speed is what the standard library writes.
@@ -49,7 +51,7 @@ func TestTextIsTheLibrarys(t *testing.T) {
 		}
 		var back string
 		want := []rune(string(b)) // bytes that are not UTF-8 become U+FFFD
-		if got := appendString(nil, b); json.Unmarshal(got, &back) != nil || back != string(want) {
+		if got := events.AppendString(nil, b); json.Unmarshal(got, &back) != nil || back != string(want) {
 			t.Fatalf("%q is written as %s", b, got)
 		}
 	}

@@ -75,16 +75,14 @@ Suites:
 				htmlFile = "lapwing-bench.html"
 			}
 			// What cannot be written should not be found out after a quarter of an hour.
-			for _, name := range []string{jsonFile, htmlFile} {
+			var files [2]reportFile
+			for i, name := range []string{jsonFile, htmlFile} {
+				defer files[i].discard()
 				if name == "" || name == "-" || name == "none" {
 					continue
 				}
-				f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o644)
-				if err != nil {
+				if err := files[i].open(name); err != nil {
 					return &fault{what: "the report cannot be written: " + err.Error(), next: "name another file with --json or --html; --html none writes no page", cause: err}
-				}
-				if err := f.Close(); err != nil {
-					return err
 				}
 			}
 			if o.Binary, err = os.Executable(); err != nil {
@@ -96,7 +94,7 @@ Suites:
 				return err
 			}
 			r.Lapwing, r.Command = thisVersion().Version, benchCalled(cmd, suites)
-			return errors.Join(err, a.writeBench(r, jsonFile, htmlFile))
+			return errors.Join(err, a.writeBench(r, jsonFile == "-", &files[0], &files[1]))
 		},
 	}
 	f := cmd.Flags()
@@ -171,33 +169,88 @@ in each are needed for a verdict; 6 or more find smaller differences.`,
 }
 
 // writeBench writes the files, and prints the tables, or the JSON in their place.
-func (a *app) writeBench(r *bench.Report, jsonFile, htmlFile string) error {
+func (a *app) writeBench(r *bench.Report, jsonOut bool, jsonFile, htmlFile *reportFile) error {
 	data, err := json.MarshalIndent(r, "", " ")
 	if err != nil {
 		return err
 	}
 	data = append(data, '\n')
-	if htmlFile != "" && htmlFile != "none" {
+	if htmlFile.f != nil {
 		var page bytes.Buffer
 		if err := r.HTML(&page); err != nil {
 			return err
 		}
-		if err := os.WriteFile(htmlFile, page.Bytes(), 0o644); err != nil {
+		if err := htmlFile.finish(page.Bytes()); err != nil {
 			return err
 		}
-		fmt.Fprintf(a.stderr, "the page with plots: %s\n", htmlFile)
+		fmt.Fprintf(a.stderr, "the page with plots: %s\n", htmlFile.name)
 	}
-	switch jsonFile {
-	case "-":
+	if jsonOut {
 		_, err = a.term.Write(data)
 		return err
-	case "":
-	default:
-		if err := os.WriteFile(jsonFile, data, 0o644); err != nil {
+	}
+	if jsonFile.f != nil {
+		if err := jsonFile.finish(data); err != nil {
 			return err
 		}
 	}
 	return r.Write(a.term, a.benchStyle())
+}
+
+// reportFile is opened before a run and filled after it: its name appears, or holds anything else than before, only once all of
+// the report is in it. What is no regular file, such as a pipe, is written to as it is.
+type reportFile struct {
+	name string
+	f    *os.File // nil: no file is asked for
+	temp bool
+}
+
+func (r *reportFile) open(name string) (err error) {
+	r.name = name
+	info, err := os.Stat(name)
+	if err == nil && !info.Mode().IsRegular() {
+		r.f, err = os.OpenFile(name, os.O_WRONLY, 0)
+		return err
+	}
+	if err == nil {
+		f, err := os.OpenFile(name, os.O_WRONLY, 0) // one that may not be written may not be replaced
+		if err != nil {
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+		if r.name, err = filepath.EvalSymlinks(name); err != nil {
+			return err
+		}
+	}
+	r.f, err = os.CreateTemp(filepath.Dir(r.name), "."+filepath.Base(r.name)+".*")
+	r.temp = err == nil
+	return err
+}
+
+func (r *reportFile) finish(data []byte) error {
+	_, err := r.f.Write(data)
+	if r.temp {
+		err = errors.Join(err, r.f.Chmod(0o644))
+	}
+	err = errors.Join(err, r.f.Close())
+	if !r.temp || err != nil {
+		return err
+	}
+	if err := os.Rename(r.f.Name(), r.name); err != nil {
+		return err
+	}
+	r.temp = false
+	return nil
+}
+
+// discard removes what was not finished.
+func (r *reportFile) discard() {
+	if r.temp {
+		r.f.Close()
+		os.Remove(r.f.Name())
+	}
 }
 
 // benchStyle paints the tables where the terminal can.

@@ -184,7 +184,8 @@ static void row_norm(const lapwing_step *s, const frame *f)
 	}
 ROW_NEAREST(1) ROW_NEAREST(8)
 
-// The groups' distances have a group in each lane. Go leaves out programs whose tables are too large for an index.
+// The groups' distances have a group in each lane. Programs whose tables are too large for an
+// index do not come here: row_fits sees to it.
 static void row_nearest(const lapwing_step *s, const frame *f)
 {
 	size_t width = (size_t)s->width, per = (size_t)s->per, groups = (size_t)s->groups, size = table_size(s);
