@@ -32,14 +32,16 @@ demo: ## everything on this machine, in under a minute: broker, training, hot sw
 	@$(MAKE) -s build
 	@./bin/lapwing demo
 
-lint: build/py/.ready ## gofmt, vet, staticcheck, hadolint
+lint: build/py/.ready ## gofmt, vet, staticcheck, hadolint, shellcheck, Kubernetes' schemas
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt wants to change:"; echo "$$out"; exit 1; }
 	@$(GO) vet ./...
 	@$(GO) vet -tags e2e ./cmd/lapwing ./stream ./kernels/cpu ./docker/cloud
 	@$(STATICCHECK) ./...
 	@if [ -x build/py/bin/hadolint ]; then build/py/bin/hadolint docker/Dockerfile; fi
+	@if [ -x build/py/bin/shellcheck ]; then build/py/bin/shellcheck docker/cloud/run-once; fi
+	@if [ -x build/py/bin/kubernetes-validate ]; then build/py/bin/kubernetes-validate -k 1.37.0 --strict --quiet docker/cloud/job.yaml; fi
 
-# The virtual environment holds what compares our models with ONNX Runtime, the quality bench's peers but for PyTorch's, and the Dockerfile's linter. Without Python these checks
+# The virtual environment holds what compares our models with ONNX Runtime, the quality bench's peers but for PyTorch's, and the linters of docker/. Without Python these checks
 # are skipped, and said so.
 build/py/.ready: model/onnxcheck/requirements.txt docker/requirements.txt bench/quality/requirements.txt
 	@mkdir -p build; rm -rf build/py
