@@ -99,6 +99,12 @@ func newMachine(t *testing.T, secret string) *machine {
 	for _, name := range []string{"shutdown", "poweroff"} {
 		m.command(name, `echo "$(basename "$0") $*" >>"$RECORDED"`)
 	}
+	// What curl was called with stays, as a look at the process list could miss it.
+	curl, err := exec.LookPath("curl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.command("curl", `echo "$*" >>"$TMPDIR/curl"; exec `+curl+` "$@"`)
 	m.metadata = httptest.NewServer(http.HandlerFunc(m.answer))
 	t.Cleanup(m.metadata.Close)
 	return m
