@@ -117,7 +117,7 @@ func (c *Client) ReadRanges(ctx context.Context, topic string, ranges []Range, o
 	for _, s := range shares {
 		k, err := c.consumer(map[string]any{"group.id": "lapwing-history"}, "20", historyDefaults)
 		if err == nil {
-			r := &rangeReader{h: h, k: k, in: newIntake(k), parts: s, open: len(s), by: map[int32]*part{}}
+			r := &rangeReader{h: h, k: k, in: newIntake(k, 1), parts: s, open: len(s), by: map[int32]*part{}}
 			for _, p := range s {
 				r.by[p.Partition] = p
 			}

@@ -9,13 +9,13 @@ static void woken(rd_kafka_t *rk, void *queue) {
 	rd_kafka_queue_yield(queue);
 }
 
-int lapwing_intake_open(lapwing_intake *in, rd_kafka_t *rk) {
+int lapwing_intake_open(lapwing_intake *in, rd_kafka_t *rk, int slack) {
 	memset(in, 0, sizeof *in);
 	in->rk = rk;
 	char kbytes[32];
 	size_t size = sizeof kbytes;
 	if (rd_kafka_conf_get(rd_kafka_conf(rk), "queued.max.messages.kbytes", kbytes, &size) != 0) return -1;
-	in->most = strtoull(kbytes, NULL, 10) << 10;
+	in->most = (size_t)slack * (strtoull(kbytes, NULL, 10) << 10);
 	in->queue = rd_kafka_queue_new(rk);
 	in->events = rd_kafka_queue_get_consumer(rk);
 	if (!in->queue || !in->events) {
@@ -173,7 +173,8 @@ static void served(rd_kafka_message_t *m, void *opaque) {
 size_t lapwing_intake_pull(lapwing_intake *in, int timeout_ms, lapwing_row *rows, size_t max, uint8_t *bytes, size_t at, size_t room) {
 	pull p = {.in = in, .rows = rows, .max = max, .bytes = bytes, .at = at, .room = room};
 	// A served queue is empty to the fetcher until what was not asked for is put back, so a reader that is always behind would let it
-	// fetch without end. A queue as long as it may be is read message by message, by a lock each, until it is short.
+	// fetch without end. A queue that has come to in->most is read message by message, by a lock each and the clock five times, until it is
+	// shorter.
 	if (rd_kafka_queue_length(in->queue) * (in->summed ? in->sum / in->summed : 1024) > in->most) {
 		rd_kafka_message_t *m;
 		while (!full(&p) && (m = rd_kafka_consume_queue(in->queue, 0))) {

@@ -79,11 +79,13 @@ type mark struct {
 
 func (h *haul) empty() bool { return len(h.records) == 0 && len(h.marks) == 0 }
 
-func newIntake(k *kafka.Consumer) *intake {
+// newIntake's queue may take slack times what queued.max.messages.kbytes says: librdkafka counts neither what it holds of a message
+// beside its bytes nor what is on its way.
+func newIntake(k *kafka.Consumer, slack int) *intake {
 	t := &intake{k: k, names: map[string]string{}, led: map[TopicPartition]C.int{}}
 	if rk := rdkafka(k); rk != nil {
 		in := (*C.lapwing_intake)(C.calloc(1, C.sizeof_lapwing_intake))
-		if C.lapwing_intake_open(in, rk) == 0 {
+		if C.lapwing_intake_open(in, rk, C.int(slack)) == 0 {
 			t.in = in
 		} else {
 			C.free(unsafe.Pointer(in))
@@ -151,11 +153,16 @@ func (t *intake) take(max, wait int) *haul {
 	if t.follow() {
 		wait = min(wait, ledWait)
 	}
-	t.pull(max, wait)
+	// One arena is soon full: more of them in one haul are handed on, and wake the caller, once.
+	for arenas := 1; t.pull(max-len(t.got.records), wait) && arenas < haulArenas; arenas++ {
+		wait = 0
+	}
 	return &t.got
 }
 
 const (
+	haulArenas = 8 // two MiB at most, so that a reader of history holds little more
+
 	ledFor   = time.Second // a fetch is stopped within
 	ledWait  = 10          // milliseconds; meanwhile no wait is longer
 	ledEvery = 500 * time.Millisecond
@@ -183,8 +190,12 @@ func (t *intake) drop() {
 	t.got.arenas = t.got.arenas[:0]
 }
 
-// pull takes up to max records by one call. The arena is filled by one call after the other: many small hauls share one.
-func (t *intake) pull(max, wait int) {
+// pull takes up to max records by one call, and tells whether it took less only because the arena is full. The arena is filled by one
+// call after the other: many small hauls share one.
+func (t *intake) pull(max, wait int) (full bool) {
+	if max <= 0 {
+		return false
+	}
 	if cap(t.rows) < max {
 		t.rows = make([]C.lapwing_row, max)
 	}
@@ -198,7 +209,7 @@ func (t *intake) pull(max, wait int) {
 	a := t.arena
 	n := int(C.lapwing_intake_pull(t.in, C.int(wait), &t.rows[:max][0], C.size_t(max), (*C.uint8_t)(unsafe.SliceData(a.bytes)), C.size_t(a.used), C.size_t(len(a.bytes))))
 	if n == 0 {
-		return
+		return false
 	}
 	for len(t.topics) < int(t.in.topic_count) {
 		names := unsafe.Slice(t.in.topics, t.in.topic_count)
@@ -238,6 +249,7 @@ func (t *intake) pull(max, wait int) {
 		a.used = at
 		t.got.records = append(t.got.records, rec)
 	}
+	return t.rows[n-1].spilled != 0
 }
 
 func (h *haul) hold(a *arena) {

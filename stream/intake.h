@@ -15,7 +15,7 @@ typedef struct {
 	uint8_t *spill; // the bytes of the last message, where they had no room
 	size_t spill_size;
 	size_t spill_room;
-	size_t most; // queued.max.messages.kbytes, in bytes
+	size_t most; // bytes that the queue may take before it is read slowly, so that it grows no further
 	size_t sum;  // what the last messages took in the queue, bytes
 	size_t summed;
 } lapwing_intake;
@@ -35,7 +35,8 @@ typedef struct {
 	int32_t spilled; // its bytes are in spill
 } lapwing_row;
 
-int lapwing_intake_open(lapwing_intake *, rd_kafka_t *);
+// lapwing_intake_open begins; the queue may take slack times what queued.max.messages.kbytes says.
+int lapwing_intake_open(lapwing_intake *, rd_kafka_t *, int slack);
 void lapwing_intake_close(lapwing_intake *);
 // lapwing_intake_forward leads a partition to the queue. It returns the partition's place, which a further call for it is given; the
 // first is given -1.

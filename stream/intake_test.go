@@ -35,7 +35,7 @@ func TestBatchCallsFindTheLibrary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	in := newIntake(k)
+	in := newIntake(k, 1)
 	if in.wakes() != batchCalls {
 		t.Errorf("batch calls: %v, want %v; librdkafka is %s: compare librdkafka.h with its rdkafka.h, and handleField with the Go client", in.wakes(), batchCalls, kafka.LibrdkafkaLinkInfo)
 	}
@@ -143,7 +143,7 @@ func TestIntakesAreGivenBack(t *testing.T) {
 	}
 	open := func(n int) {
 		for range n {
-			in := newIntake(k)
+			in := newIntake(k, 1)
 			in.lead(tps)
 			in.take(10, 0)
 			in.lead(tps)

@@ -55,7 +55,7 @@ func (p *poller) open() error {
 		}
 		role["client.id"] = id + "/" + o.Member
 	}
-	k, err := p.g.c.consumer(role, "500", nil)
+	k, err := p.g.c.consumer(role, "500", groupDefaults)
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func (p *poller) open() error {
 		k.Close()
 		return p.g.c.adminErr("the subscription failed", fmt.Sprintf("group %s, topics %v", o.Group, o.Topics), err)
 	}
-	p.k, p.in = k, newIntake(k)
+	p.k, p.in = k, newIntake(k, groupSlack)
 	p.g.mu.Lock()
 	p.g.k, p.g.in = k, p.in
 	p.g.mu.Unlock()

@@ -39,6 +39,13 @@ var readerDefaults = map[string]string{
 // 60 with two readers. One of 2 MiB reads five million records no slower.
 var historyDefaults = map[string]string{"queued.max.messages.kbytes": "2048"}
 
+// groupDefaults keep a group that is behind from reading its queue slowly (intake.c): the queue is short enough, and the reader of it
+// seen empty seldom enough, that librdkafka itself stops fetching before it comes to groupSlack times queued.max.messages.kbytes. What
+// it holds then lasts longer than fetch.queue.backoff.ms at any rate that was measured.
+var groupDefaults = map[string]string{"queued.max.messages.kbytes": "16384", "queued.min.messages": "32768", "fetch.queue.backoff.ms": "10"}
+
+const groupSlack = 3
+
 // consumer makes a consumer. Ones that only assign still need a group name, but never join it.
 //
 // fetchWait is how long the broker may hold back an empty answer, milliseconds: the end of a partition is only told in one, so a

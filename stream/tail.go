@@ -116,7 +116,7 @@ func (c *Client) Tail(ctx context.Context, topics []string, o TailOptions) (*Tai
 		}
 		assign = append(assign, t.add(tp, from))
 	}
-	t.in = newIntake(t.k)
+	t.in = newIntake(t.k, 1)
 	t.in.lead(assign)
 	if err := t.k.Assign(assign); err != nil {
 		t.in.close()
