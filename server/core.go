@@ -33,9 +33,10 @@ type micro struct {
 	contributions  []float32
 	reconstruction []float32
 
-	out  []stream.Record // memory of a parcel's output, between parcels
-	text []byte
-	head []byte // what score records of the partition being encoded begin with; empty = not made yet
+	out    []stream.Record // memory of a parcel's output, between parcels
+	text   []byte
+	second writtenSecond
+	head   []byte // what score records of the partition being encoded begin with; empty = not made yet
 
 	shares []Share // scratch: top of the record being encoded
 	byPart []float64
@@ -173,7 +174,7 @@ func (m *micro) record(i int, all bool) ScoreRecord {
 		Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Key: m.live.key(r),
 		Time: it.time, TimeOK: it.timeOK,
 		Anomaly: it.anomaly, Status: it.status,
-		WithTop: it.anomaly || all,
+		WithTop: it.anomaly || all, second: &m.second,
 	}
 	if it.status == StatusNotFinite {
 		out.Score = float32(math.NaN())

@@ -71,6 +71,8 @@ type ScoreRecord struct {
 	Status     ScoreStatus
 	Top        []Share // printed where WithTop
 	WithTop    bool
+
+	second *writtenSecond // nil: none
 }
 
 // AppendJSON appends the record as one JSON object without a line end. It is valid JSON for every value
@@ -95,7 +97,7 @@ func (r *ScoreRecord) appendBody(b []byte) []byte {
 	b = strconv.AppendInt(b, r.Offset, 10)
 	b = appendKey(b, r.Key)
 	b = append(b, `,"time":`...)
-	b = appendTime(b, r.Time, r.TimeOK)
+	b = r.second.appendTime(b, r.Time, r.TimeOK)
 	b = append(b, `,"score":`...)
 	if r.Status == StatusNotFinite {
 		b = append(b, `null,"percentile":null`...)

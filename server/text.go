@@ -42,6 +42,30 @@ func appendTime(b []byte, ms int64, ok bool) []byte {
 	return append(b, 'Z', '"')
 }
 
+// writtenSecond is the second that was written last: records lie close together in time, and most of a time's text is its second's.
+type writtenSecond struct {
+	second int64 // since minTime
+	text   []byte
+}
+
+// appendTime is appendTime with w's help; nil has none.
+func (w *writtenSecond) appendTime(b []byte, ms int64, ok bool) []byte {
+	if w == nil || !ok || ms < minTime || ms > maxTime {
+		return appendTime(b, ms, ok)
+	}
+	second, rest := (ms-minTime)/1000, uint64(ms-minTime)%1000
+	if second != w.second || len(w.text) == 0 {
+		at := len(b)
+		b = appendTime(b, ms, ok)
+		w.second, w.text = second, append(w.text[:0], b[at:at+len(`"2006-01-02T15:04:05`)]...)
+		return b
+	}
+	b = append(b, w.text...)
+	b = append(b, '.', byte('0'+rest/100))
+	b = append2(b, rest%100)
+	return append(b, 'Z', '"')
+}
+
 // eraDays are the days of 400 years.
 const eraDays = 146097
 

@@ -18,7 +18,15 @@ func TestTextIsTheLibrarys(t *testing.T) {
 	for day := int64(-720_000); day < 2_900_000; day += 7 {
 		times = append(times, day*86_400_000+rng.Int64N(86_400_000))
 	}
+	var near writtenSecond
 	for _, ms := range times {
+		for _, ms := range []int64{ms, ms + rng.Int64N(1000), ms - rng.Int64N(1000)} {
+			for _, ok := range []bool{true, false, true} {
+				if got, want := near.appendTime(nil, ms, ok), appendTime(nil, ms, ok); string(got) != string(want) {
+					t.Fatalf("%d ms near the one before: %s, not %s", ms, got, want)
+				}
+			}
+		}
 		if ms < minTime || ms > maxTime {
 			continue
 		}
