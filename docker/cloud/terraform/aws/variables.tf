@@ -43,7 +43,7 @@ variable "instance_type" {
 }
 
 variable "spot" {
-  description = "A spot instance: cheaper, and taken back at two minutes' notice; the next run goes on from the checkpoint."
+  description = "A spot instance: cheaper, and taken back at two minutes' notice; the next run begins again."
   type        = bool
   default     = true
 }

@@ -53,7 +53,7 @@ variable "accelerator" {
 }
 
 variable "spot" {
-  description = "A spot instance: cheaper, and taken back at thirty seconds' notice; the next run goes on from the checkpoint."
+  description = "A spot instance: cheaper, and taken back at thirty seconds' notice; the next run begins again."
   type        = bool
   default     = true
 }
