@@ -49,7 +49,7 @@ func TestCompletion(t *testing.T) {
 		{"serve --topic cars,cars.", "cars,cars.labels :36"},
 		{"serve --model cars --alias c", "canary :36"},
 		{"serve --start ", "earliest latest after-training :36"},
-		{"serve --engine c", "cpu :36"},
+		{"serve --engine c", "cpu cuda :36"},
 		{"tail ", "scores alerts cars cars.labels lapwing.models :36"},
 		{"config --config ", ":0"},
 		{"train -X sasl.us", "sasl.username= :38"},
