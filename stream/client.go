@@ -145,7 +145,7 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 	c := &Client{o: o, log: o.Log, scrub: scrub, down: make(chan struct{}, 1)}
 	reach, err := probe(trying, c.Brokers())
 	if err != nil {
-		return nil, err
+		return nil, orInterrupted(ctx, err)
 	}
 	if _, set := o.Properties["broker.address.family"]; !set {
 		c.family = reach.family
@@ -180,7 +180,7 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 	}
 	if err := c.firstMetadata(ctx, trying, reach); err != nil {
 		c.abandon(ctx)
-		return nil, err
+		return nil, orInterrupted(ctx, err)
 	}
 	c.fold.release()
 	return c, nil

@@ -130,6 +130,26 @@ func TestConnectListenerIsSilent(t *testing.T) {
 	}
 }
 
+func TestConnectInterrupted(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	for name, servers := range map[string]string{"silent": l.Addr().String(), "absent": "127.0.0.1:1"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		c, err := Connect(ctx, Options{Properties: map[string]string{"bootstrap.servers": servers}, Log: testLog(t)})
+		if err == nil {
+			c.Close()
+		}
+		if !errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "broker") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func certificate(t *testing.T) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -89,6 +89,14 @@ func probe(ctx context.Context, servers string) (reached, error) {
 	return r, nil
 }
 
+// orInterrupted: whoever gave up waiting has no use for a guess at what the broker lacks.
+func orInterrupted(ctx context.Context, err error) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return fmt.Errorf("connecting: %w", ctx.Err())
+	}
+	return err
+}
+
 var errNoBroker = errors.New("no broker answers")
 
 func dialText(err error) string {
