@@ -15,7 +15,6 @@ import "C"
 import (
 	"fmt"
 	"math"
-	"slices"
 	"sync"
 	"time"
 	"unsafe"
@@ -60,7 +59,7 @@ func newVectorScorer(l level, p *kernels.Program) (kernels.Scorer, error) {
 	height := 0
 	for mask := 1; mask < len(s.plans); mask++ {
 		s.plans[mask] = c.plan(mask)
-		height = max(height, c.height)
+		height = max(height, c.tile.Height)
 	}
 	s.columns, s.constants = c.columns, aligned(len(c.constants))
 	copy(s.constants, c.constants)
@@ -134,18 +133,14 @@ type compiler struct {
 	starts    []placed // by step
 
 	// of the plan being made, or made last
-	steps  []C.lapwing_step
-	at     []int // first column of each value in the tile
-	free   []hole
-	height int // columns of the tile
-	work   int // multiply-adds a row, about
+	steps []C.lapwing_step
+	at    []int // first column of each value in the tile
+	tile  kernels.Tile
+	work  int // multiply-adds a row, about
 }
 
 // placed is where a step's constants begin.
 type placed struct{ column, constant, table int }
-
-// hole is columns of the tile that no value needs any more.
-type hole struct{ at, width int }
 
 // constantsOf packs what a step needs. A step that no output needs is packed too: it is rare, and harmless.
 func (c *compiler) constantsOf(i int, step kernels.Step) {
@@ -266,7 +261,7 @@ func (c *compiler) nearest(s *kernels.Nearest, width int) int {
 // plan lists what to do for the outputs of mask.
 func (c *compiler) plan(mask int) []C.lapwing_step {
 	p := c.program
-	c.steps, c.free, c.height, c.work = nil, nil, 0, 0
+	c.steps, c.tile, c.work = nil, kernels.Tile{}, 0
 	c.at = make([]int, len(c.widths))
 	for i := range c.at {
 		c.at[i] = -1
@@ -328,35 +323,16 @@ func (c *compiler) room(v kernels.Value) int {
 	return c.widths[v]
 }
 
-// place finds columns for v: the first hole that is large enough, or new ones.
+// place finds columns for v.
 func (c *compiler) place(v kernels.Value) C.int32_t {
-	need := c.room(v)
-	for i, h := range c.free {
-		if h.width >= need {
-			c.at[v] = h.at
-			c.free[i] = hole{h.at + need, h.width - need}
-			return C.int32_t(h.at)
-		}
-	}
-	c.at[v] = c.height
-	c.height += need
+	c.at[v] = c.tile.Place(c.room(v))
 	return C.int32_t(c.at[v])
 }
 
-// drop frees v's columns, and joins holes that touch.
+// drop frees v's columns.
 func (c *compiler) drop(v kernels.Value) {
-	c.free = append(c.free, hole{c.at[v], c.room(v)})
+	c.tile.Drop(c.at[v], c.room(v))
 	c.at[v] = -1
-	slices.SortFunc(c.free, func(a, b hole) int { return a.at - b.at })
-	joined := c.free[:0]
-	for _, h := range c.free {
-		if k := len(joined) - 1; k >= 0 && joined[k].at+joined[k].width == h.at {
-			joined[k].width += h.width
-		} else if h.width > 0 {
-			joined = append(joined, h)
-		}
-	}
-	c.free = joined
 }
 
 // column is where v stands; Input is loaded when it is first asked for.
@@ -428,7 +404,7 @@ func (c *compiler) step(i int, step kernels.Step) {
 		add(d)
 	case *kernels.Join:
 		for _, in := range s.In {
-			c.column(in) // Input is loaded before there is a hole that it could be put in
+			c.column(in) // Input is loaded before there are free columns that it could be put in
 		}
 		out := c.place(v)
 		for k, in := range s.In {

@@ -5,7 +5,6 @@ package cuda
 import (
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/lapwing-stream/lapwing/kernels"
 )
@@ -63,12 +62,10 @@ type planner struct {
 	keeps   map[int]bool // values of Nearest that a Split asks more of
 	last    map[int]int  // step after which a value is not read any more
 	at      map[int]int  // column of each value that is in the tile
-	free    []columns    // that no value needs any more
+	tile    kernels.Tile
 
 	subtracted int // the diff that its gemm has done; 0 = none
 }
-
-type columns struct{ at, width int }
 
 // encoded is a Program as the kernels read it.
 type encoded struct {
@@ -266,6 +263,7 @@ func (e *encoded) plan(p *kernels.Program, widths []int, mask int) error {
 			l.outputs[bit] = l.at[int(v)]
 		}
 	}
+	l.height = l.tile.Height
 	// 128 rows of a tile, the most that a block has, are counted in an int.
 	if l.height > math.MaxInt32/256 {
 		return fmt.Errorf("engine cuda: a row of the program has %d values at once; %d are the most that a GPU is given", l.height, math.MaxInt32/256)
@@ -284,18 +282,9 @@ func (l *planner) room(v int) int {
 	return l.widths[v]
 }
 
-// place finds columns for v: the first that are free, or new ones.
+// place finds columns for v.
 func (l *planner) place(v int) int32 {
-	need := l.room(v)
-	for i, f := range l.free {
-		if f.width >= need {
-			l.at[v] = f.at
-			l.free[i] = columns{f.at + need, f.width - need}
-			return int32(f.at)
-		}
-	}
-	l.at[v] = l.height
-	l.height += need
+	l.at[v] = l.tile.Place(l.room(v))
 	return int32(l.at[v])
 }
 
@@ -313,24 +302,12 @@ func (l *planner) placeOver(v, i int, operands ...kernels.Value) int32 {
 	return l.place(v)
 }
 
-// drop frees v's columns, and joins those that touch. What was placed over is not there any more.
+// drop frees v's columns. What was placed over is not there any more.
 func (l *planner) drop(v int) {
-	at, ok := l.at[v]
-	if !ok {
-		return
+	if at, ok := l.at[v]; ok {
+		delete(l.at, v)
+		l.tile.Drop(at, l.room(v))
 	}
-	delete(l.at, v)
-	l.free = append(l.free, columns{at, l.room(v)})
-	slices.SortFunc(l.free, func(a, b columns) int { return a.at - b.at })
-	joined := l.free[:0]
-	for _, f := range l.free {
-		if k := len(joined) - 1; k >= 0 && joined[k].at+joined[k].width == f.at {
-			joined[k].width += f.width
-		} else if f.width > 0 {
-			joined = append(joined, f)
-		}
-	}
-	l.free = joined
 }
 
 // subtracts plans a gemm and the diff that follows it as one step, where nothing else reads the gemm: the prediction of an
