@@ -59,6 +59,15 @@ build/cuda/.ready: FORCE
 	@mkdir -p build/cuda; cmp -s kernels/cuda/requirements.txt $@ || { $(pip-cuda) -r kernels/cuda/requirements.txt && cp kernels/cuda/requirements.txt $@ && grep nvidia-cuda-runtime $@ >build/cuda/.headers; } || \
 	{ echo "the compilers of CUDA could not be fetched from PyPI: python3 with venv, and a network, are needed" >&2; exit 1; }
 
+test-gpu-emulated: build/cuda/.ready ## kernels and gpu binary without a GPU: emulated driver, three sanitizers, seeded faults
+	@$(GPU) CUDA_INCLUDE="$(CUDA_INCLUDE)" kernels/cuda/emulator/check
+
+test-gpu: build/cuda/.headers ## the same tests on this machine's GPU, and under compute-sanitizer where it is installed
+	@command -v nvidia-smi >/dev/null && nvidia-smi -L || { echo "no GPU here: make test-gpu-emulated runs the kernels on the CPU" >&2; exit 1; }
+	@mkdir -p build; $(GPU) $(GO) test -tags gpu -count=1 ./kernels/cuda/... && $(GPU) $(GO) test -tags gpu -c -o build/cuda.test ./kernels/cuda
+	@if command -v compute-sanitizer >/dev/null; then cd kernels/cuda; for tool in memcheck racecheck synccheck initcheck; do \
+	compute-sanitizer --tool $$tool --error-exitcode 1 ../../build/cuda.test -test.run 'Compliance|SameBits'; done; else echo "no compute-sanitizer here: the suite alone was run"; fi
+
 # Two passes: the race detector over all packages; then, without it and alone on the machine, the tests that run the program as a user does.
 test: build lint ## lint, unit tests with the race detector, fuzz seeds, end-to-end, ONNX Runtime, real sets, demo
 	@mkdir -p build; ok=0; \

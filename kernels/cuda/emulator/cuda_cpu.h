@@ -1,7 +1,7 @@
 // CUDA's execution model on a CPU: what kernels/cuda/*.cu use of the language, for g++. target.cuh includes it; schedule.cpp runs it.
 //
 // A CUDA thread is a fiber; it runs until a barrier, a shuffle or a spin, so a run can be repeated. Blocks of a cooperative
-// launch all live at once. LAPWING_ORDER=reverse or a number changes the order in which the threads of a block run.
+// launch all live at once. CUDA_FAKE=order=reverse or order=SEED changes the order in which the threads of a block run.
 //   -fsanitize=address,undefined  finds accesses outside device and shared memory: each is a heap allocation of the exact size.
 //   -fsanitize=thread             finds races between CUDA threads: to the sanitizer each fiber is a thread. Kernels are compiled
 //                                 with it, the scheduler without, which then tells it what a barrier orders.
@@ -68,6 +68,11 @@ struct Launch {
     void **args = nullptr;
 };
 void run(const Launch &);  // returns when the last thread has ended
+
+// memcpy between the host and a device. Only the device's side is shown to the thread sanitizer: it does not know what orders
+// the accesses of Go, to which the host's side belongs.
+void upload(void *device, const void *host, size_t n);
+void download(void *host, const void *device, size_t n);
 
 template <class T> T shuffled(unsigned mask, T v, unsigned from, Place where) {
     static_assert(sizeof(T) <= 8);

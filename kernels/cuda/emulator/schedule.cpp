@@ -3,6 +3,7 @@
 // A worker owns its blocks from start to end and gives each in turn one pass, in which every thread that can go on does, until its
 // next barrier or spin. Blocks of a cooperative launch are dealt out beforehand, so that all live at once, however many there are.
 #include "cuda_cpu.h"
+#include "settings.h"
 
 #include <sched.h>
 #include <sys/mman.h>
@@ -27,6 +28,8 @@ void __tsan_destroy_fiber(void *);
 void __tsan_switch_to_fiber(void *, unsigned);
 void __tsan_acquire(void *);
 void __tsan_release(void *);
+void __tsan_read_range(void *, unsigned long);
+void __tsan_write_range(void *, unsigned long);
 }
 #endif
 
@@ -418,12 +421,33 @@ void *shared(size_t bytes, const void *key) {
     return p;
 }
 
+// Not memcpy, which the sanitizer intercepts.
+static void copy(void *to, const void *from, size_t n) { __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n)::"memory"); }
+
+void upload(void *device, const void *host, size_t n) {
+#if defined(LAPWING_TSAN)
+    __tsan_write_range(device, n);
+    copy(device, host, n);
+#else
+    (void)copy;
+    memcpy(device, host, n);
+#endif
+}
+
+void download(void *host, const void *device, size_t n) {
+#if defined(LAPWING_TSAN)
+    __tsan_read_range(const_cast<void *>(device), n);
+    copy(host, device, n);
+#else
+    memcpy(host, device, n);
+#endif
+}
+
 void *dynamic_shared() { return here.block->dynamic.get(); }
 
 void run(const Launch &l) {
-    const char *order = getenv("LAPWING_ORDER"), *patience = getenv("LAPWING_PATIENCE");
-    Run r{l, (unsigned)l.blocks.count(), 1, 0, std::chrono::seconds(patience ? atoi(patience) : 20)};
-    if (order) r.order = !strcmp(order, "reverse") ? -1 : atoi(order);
+    const std::string order = fake::text("order", "0");
+    Run r{l, (unsigned)l.blocks.count(), 1, order == "reverse" ? -1 : atoi(order.c_str()), std::chrono::seconds(fake::number("patience", 20))};
     r.workers = std::min(r.blocks, std::max(1u, std::thread::hardware_concurrency()));
     r.beat = Clock::now().time_since_epoch().count();
     std::vector<std::thread> others;
