@@ -65,5 +65,34 @@ type Trainer interface {
 	Parameters() [][]float32
 	// SetParameters overwrites them (shapes as Parameters) and makes the optimizer forget.
 	SetParameters([][]float32) error
+	// Moments copies what the optimizer remembers. A trainer of the same engine and options whose parameters and then
+	// moments are set to those of another goes on as that one would, to the byte.
+	Moments() Moments
+	// SetMoments overwrites them. They must fit as Moments.Fits says.
+	SetMoments(Moments) error
 	Close() error
+}
+
+// Moments are what Adam remembers from step to step; plain descent remembers nothing, and its Moments are zero.
+type Moments struct {
+	Steps         int         // made so far
+	First, Second [][]float32 // means of the gradient and of its square, in the order of Parameters; nil before the first step
+}
+
+// Fits tells whether a trainer of such parameters can take the moments.
+func (m Moments) Fits(o Optimizer, parameters [][]float32) error {
+	switch {
+	case m.Steps < 0:
+		return fmt.Errorf("moments after %d steps", m.Steps)
+	case m.First == nil && m.Second == nil && m.Steps == 0:
+		return nil
+	case o != Adam:
+		return fmt.Errorf("moments are given, and %v remembers nothing", o)
+	}
+	for _, of := range [][][]float32{m.First, m.Second} {
+		if err := SameShape(parameters, of); err != nil {
+			return fmt.Errorf("moments: %w", err)
+		}
+	}
+	return nil
 }

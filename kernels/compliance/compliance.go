@@ -45,6 +45,7 @@ func Training(t *testing.T, e kernels.Engine) {
 	t.Run("Cohort", func(t *testing.T) { cohort(t, e) })
 	t.Run("NaNLoss", func(t *testing.T) { nanLoss(t, e) })
 	t.Run("Parameters", func(t *testing.T) { parameters(t, e) })
+	t.Run("Moments", func(t *testing.T) { moments(t, e) })
 	t.Run("Refusals", func(t *testing.T) { refusals(t, e) })
 }
 

@@ -329,6 +329,93 @@ func parameters(t *testing.T, e kernels.Engine) {
 	}
 }
 
+// moments: a trainer that is given another's parameters and moments goes on as that one does, on any number of threads.
+func moments(t *testing.T, e kernels.Engine) {
+	for _, n := range []*net{autoencoder(9, []int{5, 2, 5}, kernels.Tanh), branching()} {
+		for _, o := range []kernels.TrainOptions{{}, {Optimizer: kernels.SGD}, {Loss: kernels.Huber}} {
+			t.Run(fmt.Sprintf("%s %v %v", n.name, o.Optimizer, o.Loss), func(t *testing.T) { goesOn(t, e, n, o) })
+		}
+	}
+}
+
+func goesOn(t *testing.T, e kernels.Engine, n *net, o kernels.TrainOptions) {
+	a := trainer(t, e, n, o)
+	fresh := a.Moments()
+	if fresh.Steps != 0 || fresh.First != nil || fresh.Second != nil {
+		t.Errorf("moments before the first step: %v", fresh)
+	}
+	step := func(tr kernels.Trainer, rows []float32) {
+		t.Helper()
+		if _, err := tr.Step(rows, 0.01); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, count := range []int{100, 256, 3} {
+		step(a, n.rows(count))
+	}
+	weights, m := a.Parameters(), a.Moments()
+	if adam := o.Optimizer == kernels.Adam; adam != (m.Steps == 3) || adam != (m.First != nil) || adam != (m.Second != nil) {
+		t.Fatalf("moments after three steps: %v", m)
+	}
+	again := n.rows(64)
+	step(a, again)
+	after := a.Parameters()
+	last := a.Moments()
+
+	o.Threads = 3
+	b := trainer(t, e, n, o)
+	step(b, n.rows(10)) // its own past must leave no trace
+	if err := b.SetParameters(weights); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.SetMoments(m); err != nil {
+		t.Fatal(err)
+	}
+	kept := b.Moments()
+	step(b, again)
+	if err := sameAll(b.Parameters(), after); err != nil {
+		t.Errorf("parameters after going on: %v", err)
+	}
+	got := b.Moments()
+	for i, of := range [][2][][]float32{{got.First, last.First}, {got.Second, last.Second}, {kept.First, m.First}, {kept.Second, m.Second}} {
+		if err := sameAll(of[0], of[1]); err != nil {
+			t.Errorf("moments, comparison %d: %v", i, err)
+		}
+	}
+	if got.Steps != last.Steps {
+		t.Errorf("%d steps remembered, want %d", got.Steps, last.Steps)
+	}
+
+	// Set to nothing, the optimizer has forgotten.
+	if err := a.SetParameters(weights); err != nil {
+		t.Fatal(err)
+	}
+	step(a, again)
+	want := a.Parameters()
+	if err := b.SetParameters(weights); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.SetMoments(m); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.SetMoments(kernels.Moments{}); err != nil {
+		t.Fatal(err)
+	}
+	step(b, again)
+	if err := sameAll(b.Parameters(), want); err != nil {
+		t.Errorf("parameters after forgetting: %v", err)
+	}
+	bad := []kernels.Moments{{Steps: -1}, {Steps: 3}, {Steps: 1, First: weights, Second: weights[1:]}}
+	if o.Optimizer == kernels.SGD {
+		bad = append(bad, kernels.Moments{Steps: 1, First: weights, Second: weights})
+	}
+	for _, m := range bad {
+		if err := b.SetMoments(m); err == nil {
+			t.Errorf("moments that do not fit are taken: %d steps, %d and %d slices", m.Steps, len(m.First), len(m.Second))
+		}
+	}
+}
+
 // refusals: bad programs, options and rows are errors.
 func refusals(t *testing.T, e kernels.Engine) {
 	n := autoencoder(4, []int{2}, kernels.ReLU)

@@ -261,6 +261,29 @@ func (t *trainer) SetParameters(from [][]float32) error {
 	return nil
 }
 
+func (t *trainer) Moments() kernels.Moments {
+	if t.options.Optimizer != kernels.Adam || t.steps == 0 {
+		return kernels.Moments{}
+	}
+	return kernels.Moments{Steps: t.steps, First: copies(t.viewsOf(t.moment1)), Second: copies(t.viewsOf(t.moment2))}
+}
+
+func (t *trainer) SetMoments(m kernels.Moments) error {
+	if err := m.Fits(t.options.Optimizer, t.views); err != nil {
+		return fmt.Errorf("engine cpu: %w", err)
+	}
+	clear(t.moment1)
+	clear(t.moment2)
+	for i, at := range t.viewsOf(t.moment1)[:len(m.First)] {
+		copy(at, m.First[i])
+	}
+	for i, at := range t.viewsOf(t.moment2)[:len(m.Second)] {
+		copy(at, m.Second[i])
+	}
+	t.steps = m.Steps
+	return nil
+}
+
 // Close ends the workers. Parameters stay readable.
 func (t *trainer) Close() error {
 	if !t.closed {

@@ -23,7 +23,7 @@ type trainer struct {
 	gemms      []*kernels.Gemm
 	trained    []bool          // by index in parameters: whether gradients are taken
 	parameters []*tensor.Dense // of gemms, and shared by all graphs
-	solver     g.Solver
+	solver     solver
 	graphs     []*learner // most recently used first
 	closed     bool
 }
@@ -63,11 +63,19 @@ func newTrainer(p *kernels.Program, o kernels.TrainOptions) (*trainer, error) {
 	return t, nil
 }
 
-func newSolver(o kernels.Optimizer) g.Solver {
+// solver is Gorgonia's, with what it remembers.
+type solver interface {
+	g.Solver
+	setRate(float32)
+	moments() kernels.Moments // in the tensors' own order of values
+	setMoments(kernels.Moments)
+}
+
+func newSolver(o kernels.Optimizer) solver {
 	if o == kernels.SGD {
-		return g.NewVanillaSolver()
+		return vanilla{g.NewVanillaSolver()}
 	}
-	return g.NewAdamSolver()
+	return &adam{}
 }
 
 // learner finds or builds the graph for n rows.
@@ -173,7 +181,7 @@ func (t *trainer) Step(rows []float32, rate float32) (float64, error) {
 	if err != nil || math.IsNaN(loss) || math.IsInf(loss, 0) {
 		return loss, err
 	}
-	g.WithLearnRate(float64(rate))(t.solver)
+	t.solver.setRate(rate)
 	var model []g.ValueGrad
 	k := 0
 	for i, w := range t.parameters {
@@ -258,6 +266,43 @@ func (t *trainer) SetParameters(from [][]float32) error {
 	}
 	t.solver = newSolver(t.options.Optimizer)
 	return nil
+}
+
+func (t *trainer) Moments() kernels.Moments {
+	m := t.solver.moments()
+	m.First, m.Second = t.turned(m.First, false), t.turned(m.Second, false)
+	return m
+}
+
+func (t *trainer) SetMoments(m kernels.Moments) error {
+	if err := m.Fits(t.options.Optimizer, t.Parameters()); err != nil {
+		return fmt.Errorf("engine gorgonia: %w", err)
+	}
+	m.First, m.Second = t.turned(m.First, true), t.turned(m.Second, true)
+	t.solver.setMoments(m)
+	return nil
+}
+
+// turned copies values of the trained parameters from the tensors' order (in by out) to that outside, or in from there.
+func (t *trainer) turned(of [][]float32, in bool) [][]float32 {
+	if of == nil {
+		return nil
+	}
+	var all [][]float32
+	for i, p := range t.parameters {
+		if !t.trained[i] {
+			continue
+		}
+		rows, columns := p.Shape()[0], p.Shape()[1]
+		if in {
+			rows, columns = columns, rows
+		}
+		from := of[len(all)]
+		to := make([]float32, len(from))
+		transpose(to, from, rows, columns)
+		all = append(all, to)
+	}
+	return all
 }
 
 func (t *trainer) Close() error {
