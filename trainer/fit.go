@@ -6,7 +6,6 @@ import (
 	"math"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/lapwing-stream/lapwing/kernels"
 	"github.com/lapwing-stream/lapwing/model"
@@ -267,27 +266,29 @@ func (j *job) learn(ctx context.Context, h *history, t *trimmed, f *fitted) erro
 	if err != nil {
 		return err
 	}
-	f.rate = v.rate
-	for try := 0; ; try++ {
-		weights, err := j.descend(ctx, h, trainer, train, held, f)
+	d := j.newDescent(h, trainer, train, held, f.batch)
+	d.begin(v.rate)
+	for {
+		err := d.run(ctx)
 		if err == nil {
-			return adopt(f.program, weights)
+			d.result(f)
+			return adopt(f.program, d.BestWeights)
 		}
-		if d := (*divergence)(nil); !asDivergence(err, &d) {
+		if diverged := (*divergence)(nil); !asDivergence(err, &diverged) {
 			return err
-		} else if try == retries {
+		} else if d.Try == retries {
 			return &InputError{
-				What:  fmt.Sprintf("training diverged %d times, last at rate %.3g: %s in step %d", try+1, f.rate, d.what, d.step),
+				What:  fmt.Sprintf("training diverged %d times, last at rate %.3g: %s in step %d", d.Try+1, d.Rate, diverged.what, diverged.step),
 				Place: "topic " + j.Topic,
 				Next:  "lower the learning rate, or look for columns with extreme values (lapwing train --dry-run)", Kind: ErrDiverged,
 			}
 		} else {
-			j.Log.Warn("training diverged; trying again with a lower rate", "what", d.what, "step", d.step, "rate", f.rate, "next_rate", f.rate/4)
+			j.Log.Warn("training diverged; trying again with a lower rate", "what", diverged.what, "step", diverged.step, "rate", d.Rate, "next_rate", d.Rate/4)
 		}
-		f.rate /= 4
 		if err := trainer.SetParameters(initial); err != nil {
 			return err
 		}
+		d.again()
 	}
 }
 
@@ -312,83 +313,6 @@ func schedule(step, total int) float64 {
 		return float64(step+1) / float64(warm)
 	}
 	return .5 * (1 + math.Cos(math.Pi*float64(step-warm)/float64(max(total-warm, 1))))
-}
-
-// descend runs the optimizer once and returns the weights with the lowest validation loss.
-func (j *job) descend(ctx context.Context, h *history, t kernels.Trainer, train *rowSet, held []float32, f *fitted) ([][]float32, error) {
-	perEpoch := (train.n + f.batch - 1) / f.batch
-	total := max(leastSteps, leastEpochs*perEpoch)
-	if j.Epochs > 0 {
-		total = j.Epochs * perEpoch
-	}
-	epochs := (total + perEpoch - 1) / perEpoch
-	every := max(total/evaluations, 1)
-
-	order := h.epochs(train, j.Seed)
-	rows := make([]float32, 0, f.batch*h.width)
-	started := time.Now()
-	pace := newPace(int64(total), started)
-	samples := int64(0)
-
-	untrained, err := t.Loss(held)
-	if err != nil {
-		return nil, err
-	}
-	f.untrained, f.loss, f.curve, f.steps = untrained, math.Inf(1), nil, 0
-	p := Progress{Stage: "fit", Epoch: 1, Epochs: epochs, Validation: untrained, Train: untrained}
-	var best [][]float32
-	worse := 0
-	var sum float64
-	var summed int
-	for step := range total {
-		if err := ctx.Err(); err != nil {
-			return nil, context.Cause(ctx)
-		}
-		if rows, err = order.next(f.batch, rows); err != nil {
-			return nil, err
-		}
-		loss, err := t.Step(rows, float32(f.rate*schedule(step, total)))
-		if err != nil {
-			return nil, err
-		}
-		if math.IsNaN(loss) || math.IsInf(loss, 0) {
-			return nil, &divergence{fmt.Sprintf("loss %v", loss), step + 1}
-		}
-		sum += loss
-		summed++
-		samples += int64(len(rows) / h.width)
-		f.steps = step + 1
-		p.Epoch = step/perEpoch + 1
-		now := time.Now()
-		if s := now.Sub(started).Seconds(); s > 0 {
-			p.SamplesPerSecond = float64(samples) / s
-		}
-		p.Done, p.Left = float64(step+1)/float64(total), pace.left(int64(step+1), now)
-		if (step+1)%every != 0 && step+1 != total {
-			p.Records = samples
-			j.report(p, false)
-			continue
-		}
-		validation, err := t.Loss(held)
-		if err != nil {
-			return nil, err
-		}
-		if math.IsNaN(validation) || validation > divergedFactor*max(untrained, 1) {
-			return nil, &divergence{fmt.Sprintf("validation loss %.3g (untrained: %.3g)", validation, untrained), step + 1}
-		}
-		p.Train, p.Validation = sum/float64(summed), validation
-		f.curve = append(f.curve, model.Epoch{Epoch: p.Epoch, Train: p.Train, Validation: validation, Rate: f.rate * schedule(step, total)})
-		sum, summed = 0, 0
-		j.report(p, step+1 == total)
-		if validation < f.loss {
-			f.loss, f.best, best, worse = validation, p.Epoch, t.Parameters(), 0
-		} else if worse++; worse >= j.Patience && step+1 >= perEpoch { // no sooner than every row has been seen
-			j.report(p, true)
-			break
-		}
-	}
-	f.samplesPerSecond = p.SamplesPerSecond
-	return best, nil
 }
 
 // adopt copies trained weights (W0, B0, W1, B1, …) into the program's Gemms.
