@@ -379,3 +379,42 @@ func TestWideRowsLeaveRoomForTheirStatistics(t *testing.T) {
 		t.Errorf("a sketch of %d bytes", got)
 	}
 }
+
+// An order that is set to a place goes on as it would have: in the middle of a batch, a window, an epoch, and between two.
+func TestEpochsGoOnFromAnyPlace(t *testing.T) {
+	h := stored(t, 3, 1<<30, oddSizes...)
+	train, _ := h.split()
+	const batch = 999
+	e := h.epochs(train, 7)
+	perEpoch := (train.n + batch - 1) / batch
+	var places []place
+	var dealt [][]float32
+	for range 2*perEpoch + 3 {
+		places = append(places, e.place())
+		rows, err := e.next(batch, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dealt = append(dealt, rows)
+	}
+	again := h.epochs(train, 99)
+	for _, at := range []int{0, 1, perEpoch / 2, perEpoch - 1, perEpoch, perEpoch + 1, 2 * perEpoch, 5} {
+		if err := again.seek(places[at]); err != nil {
+			t.Fatal(err)
+		}
+		if got := again.place(); got != places[at] {
+			t.Errorf("batch %d: set to %+v, stands at %+v", at, places[at], got)
+		}
+		for k := at; k < min(at+3, len(dealt)); k++ {
+			rows, err := again.next(batch, nil)
+			if err != nil || !slices.Equal(rows, dealt[k]) {
+				t.Fatalf("set to batch %d, batch %d is another (%v)", at, k, err)
+			}
+		}
+	}
+	for _, bad := range []place{{1, -1}, {1, train.n + 1}} {
+		if err := again.seek(bad); err == nil {
+			t.Errorf("%+v is taken", bad)
+		}
+	}
+}
