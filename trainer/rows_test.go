@@ -407,7 +407,7 @@ func TestEpochsGoOnFromAnyPlace(t *testing.T) {
 		}
 		for k := at; k < min(at+3, len(dealt)); k++ {
 			rows, err := again.next(batch, nil)
-			if err != nil || !slices.Equal(rows, dealt[k]) {
+			if err != nil || !bytes.Equal(bytesOf(rows), bytesOf(dealt[k])) { // some values are NaN
 				t.Fatalf("set to batch %d, batch %d is another (%v)", at, k, err)
 			}
 		}
