@@ -138,6 +138,7 @@ func (d *descent) run(ctx context.Context) error {
 		p.Train, p.Validation = d.Curve[n-1].Train, d.Curve[n-1].Validation
 	}
 	for d.Step < d.total {
+		d.job.checkpoints.tick(ctx, d.job, d)
 		next := min(d.Step/d.every*d.every+d.every, d.total) // evaluation
 		began, asked := time.Now(), min(d.length, next-d.Step)
 		losses, err := d.stretch(ctx, asked)

@@ -161,7 +161,7 @@ func (j *job) program(columns []kernels.Column, constant []bool, layers []int) (
 }
 
 // fit makes the detector, but for the weights of its heads, which the scores of the history give: see judge.
-func (j *job) fit(ctx context.Context, h *history, c *columns) (*fitted, error) {
+func (j *job) fit(ctx context.Context, h *history, c *columns, r *Report) (*fitted, error) {
 	t, err := j.draw(h)
 	if err != nil {
 		return nil, err
@@ -203,7 +203,7 @@ func (j *job) fit(ctx context.Context, h *history, c *columns) (*fitted, error) 
 		return nil, err
 	}
 	if len(f.layers) > 0 {
-		if err := j.learn(ctx, h, t, f); err != nil {
+		if err := j.learn(ctx, h, t, f, r); err != nil {
 			return nil, err
 		}
 		deafen(f.program, c.constant)
@@ -230,7 +230,7 @@ func deafen(p *kernels.Program, constant []bool) {
 }
 
 // learn trains the network on the kept rows; it tries again with a lower rate where training diverges.
-func (j *job) learn(ctx context.Context, h *history, t *trimmed, f *fitted) error {
+func (j *job) learn(ctx context.Context, h *history, t *trimmed, f *fitted, r *Report) error {
 	train, validation := h.split()
 	f.validation = validation.n
 	train.retain(t.kept)
@@ -268,8 +268,11 @@ func (j *job) learn(ctx context.Context, h *history, t *trimmed, f *fitted) erro
 	}
 	d := j.newDescent(h, trainer, train, held, f.batch)
 	d.begin(v.rate)
+	if err := j.start(d, r, h.ranges(), madeOf(h.n, train.n, held)); err != nil {
+		return err
+	}
 	for {
-		err := d.run(ctx)
+		err := j.interrupted(ctx, d, d.run(ctx))
 		if err == nil {
 			d.result(f)
 			return adopt(f.program, d.BestWeights)

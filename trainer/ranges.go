@@ -235,7 +235,9 @@ func (j *job) choose(ctx context.Context, r *Report) ([]stream.Range, error) {
 	}
 	j.where = w.where
 	ranges := slices.Clone(j.Ranges)
-	if ranges == nil {
+	if c := j.resumed; c != nil {
+		ranges, r.From, r.Until = c.Ranges, c.From, c.Until
+	} else if ranges == nil {
 		chosen, err := j.Selection.choose(ctx, j.Client, j.Topic, w)
 		if err != nil {
 			return nil, err

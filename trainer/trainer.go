@@ -75,6 +75,9 @@ type Options struct {
 	AllowLoss   float64 // share of offsets that retention may delete during the read, 0 to 1; default 0.05
 	Threads     int     // decoding, fitting and judging, goroutines; 0 takes all CPUs; default 0; never changes the result
 
+	Checkpoint time.Duration // between two checkpoints of the fit, in the topic lapwing.checkpoints; 0 writes none; default 60 s; never changes the result
+	Resume     string        // go on from a checkpoint: Newest of the model, or a run's name; default "", from the beginning
+
 	Selection                // which records are read; default all
 	Ranges    []stream.Range // offsets to read, in place of a selection by time and partition; default nil
 	DryRun    bool           // stop after spec and statistics, train and publish nothing; default false
@@ -94,6 +97,7 @@ func Defaults() Options {
 		Alias: "live", Detector: DetectorBlend, Trim: .25, BatchSize: 256, Activation: "tanh", Loss: "mse", HuberDelta: 1, Optimizer: "adam", Patience: 10, Seed: 1,
 		RollingKeys: events.DefaultWindowKeys,
 		AlarmRate:   1e-4, ThresholdMethod: model.ByQuantile, ThresholdGoal: model.GoalF1, MinRows: 100, MaxMemory: 1 << 30, MaxRejected: .05, AllowLoss: .05, KeepDir: ".",
+		Checkpoint: time.Minute,
 	}
 }
 
@@ -152,6 +156,8 @@ func (o *Options) Validate() error {
 	whole := o.Selection
 	whole.Sample, whole.Where = "", ""
 	fault(o.Ranges != nil && whole != (Selection{}), "offsets to read are given, and a selection by time or partition too: give one of them")
+	fault(o.Checkpoint < 0, "checkpoint is every %v; a time above 0, or 0 for none", o.Checkpoint)
+	fault(o.Resume != "" && o.DryRun, "a dry run has no checkpoint to go on from")
 	fault(o.Threads < 0, "threads is %d; 0 or more", o.Threads)
 	return errors.Join(faults...)
 }
@@ -181,6 +187,9 @@ type job struct {
 	where    *events.Where // nil: every record
 	saw      []int64       // records that had each of where's fields
 	reported time.Time
+
+	checkpoints *checkpoints // nil: none are written
+	resumed     *checkpoint  // nil: from the beginning
 }
 
 // report hands progress on, at most every progressEvery unless last.
@@ -209,6 +218,9 @@ func Run(ctx context.Context, d Deps, o Options) (*Report, error) {
 	j := &job{Deps: d, Options: o}
 	r := &Report{Topic: o.Topic, Name: o.Model, Alias: o.Alias}
 
+	if err := j.prepare(ctx); err != nil {
+		return nil, err
+	}
 	started := time.Now()
 	h, err := j.read(ctx, r)
 	if h != nil {
@@ -229,16 +241,16 @@ func Run(ctx context.Context, d Deps, o Options) (*Report, error) {
 	}
 
 	started = time.Now()
-	fitted, err := j.fit(ctx, h, columns)
+	fitted, err := j.fit(ctx, h, columns, r)
 	if err != nil {
-		return nil, err
+		return nil, j.leave(ctx, err)
 	}
 	r.Seconds.Fit = time.Since(started).Seconds()
 	r.Layers, r.Steps, r.SamplesPerSecond = fitted.layers, fitted.steps, fitted.samplesPerSecond
 
 	started = time.Now()
 	if err := j.judge(ctx, h, fitted, r); err != nil {
-		return nil, err
+		return nil, j.leave(ctx, err)
 	}
 	r.Seconds.Judge = time.Since(started).Seconds()
 
@@ -246,7 +258,10 @@ func Run(ctx context.Context, d Deps, o Options) (*Report, error) {
 	err = j.publish(ctx, r)
 	r.Seconds.Publish = time.Since(started).Seconds()
 	if err != nil && r.Kept == "" && ctx.Err() != nil {
-		return nil, err
+		return nil, j.leave(ctx, err)
+	}
+	if err == nil {
+		j.checkpoints.clear(ctx, j)
 	}
 	return r, err
 }

@@ -1,0 +1,212 @@
+package trainer
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/lapwing-stream/lapwing/kernels"
+	"github.com/lapwing-stream/lapwing/model"
+	"github.com/lapwing-stream/lapwing/stream"
+)
+
+// checkpoint is all that a run needs to go on elsewhere: what it read, how it was asked to train, and how far it came. The
+// history itself is not in it: it is read again, from the same offsets.
+type checkpoint struct {
+	Model       string                     `json:"model"`
+	Cluster     string                     `json:"cluster"`
+	Ranges      []stream.Range             `json:"ranges"`
+	From, Until int64                      // times that the ranges were found by, ms; -1 = open
+	Settings    map[string]json.RawMessage `json:"settings"` // those that change the result
+	History     string                     `json:"history"`  // digest of what was made of the history
+	Steps       int                        `json:"steps"`    // planned in a try
+	State       descentState               `json:"-"`
+}
+
+// checkpointHead stands before the numbers.
+type checkpointHead struct {
+	checkpoint
+	Try       int           `json:"try"`
+	Rate      float64       `json:"rate"`
+	Step      int           `json:"step"`
+	Order     place         `json:"order"`
+	Untrained *float64      `json:"untrained,omitempty"` // absent: NaN
+	Lowest    *float64      `json:"lowest,omitempty"`    // absent: no evaluation yet
+	Best      int           `json:"best"`
+	Worse     int           `json:"worse"`
+	Sum       float64       `json:"sum"`
+	Summed    int           `json:"summed"`
+	Curve     []model.Epoch `json:"curve"`
+	Shapes    []int         `json:"shapes"`  // values of each slice of weights
+	Moments   int           `json:"moments"` // steps that the optimizer remembers; 0: it has no moments
+}
+
+const (
+	checkpointMagic = "lapwing checkpoint 1\n"
+	// maxCheckpointHead bounds what is read before anything of it is known: a spec of 10,000 fields takes a megabyte.
+	maxCheckpointHead = 64 << 20
+)
+
+// encode writes magic, the head's length and JSON, then weights, moments and best weights as float32, all little-endian.
+func (c *checkpoint) encode() ([]byte, error) {
+	s := &c.State
+	h := checkpointHead{
+		checkpoint: *c, Try: s.Try, Rate: s.Rate, Step: s.Step, Order: s.Order, Best: s.Best, Worse: s.Worse, Sum: s.Sum, Summed: s.Summed,
+		Curve: s.Curve, Moments: s.Moments.Steps,
+	}
+	if s.BestWeights != nil {
+		h.Lowest = &s.Lowest
+	}
+	if !math.IsNaN(s.Untrained) {
+		h.Untrained = &s.Untrained
+	}
+	for _, w := range s.Weights {
+		h.Shapes = append(h.Shapes, len(w))
+	}
+	head, err := json.Marshal(h)
+	if err != nil {
+		return nil, err
+	}
+	out := append([]byte(checkpointMagic), 0, 0, 0, 0)
+	binary.LittleEndian.PutUint32(out[len(checkpointMagic):], uint32(len(head)))
+	out = append(out, head...)
+	for _, of := range [][][]float32{s.Weights, s.Moments.First, s.Moments.Second, s.BestWeights} {
+		for _, values := range of {
+			for _, v := range values {
+				out = binary.LittleEndian.AppendUint32(out, math.Float32bits(v))
+			}
+		}
+	}
+	return out, nil
+}
+
+// decodeCheckpoint reads what encode wrote. Nothing is allocated that the data does not hold.
+func decodeCheckpoint(data []byte) (*checkpoint, error) {
+	rest, ours := bytes.CutPrefix(data, []byte(checkpointMagic))
+	if !ours {
+		if bytes.HasPrefix(data, []byte("lapwing checkpoint ")) {
+			return nil, fmt.Errorf("it is of another version of Lapwing")
+		}
+		return nil, fmt.Errorf("it is no checkpoint of Lapwing")
+	}
+	if len(rest) < 4 {
+		return nil, fmt.Errorf("it is cut off")
+	}
+	n := int64(binary.LittleEndian.Uint32(rest))
+	rest = rest[4:]
+	if n > maxCheckpointHead || n > int64(len(rest)) {
+		return nil, fmt.Errorf("its head has %d bytes, of %d", n, len(rest))
+	}
+	var h checkpointHead
+	if err := json.Unmarshal(rest[:n], &h); err != nil {
+		return nil, fmt.Errorf("its head cannot be read: %w", err)
+	}
+	rest = rest[n:]
+	sets := int64(1)
+	if h.Moments > 0 {
+		sets += 2
+	}
+	if h.Lowest != nil {
+		sets++
+	}
+	values := int64(0)
+	for _, n := range h.Shapes {
+		if n < 0 || int64(n) > int64(len(rest)) {
+			return nil, fmt.Errorf("a slice of weights has %d values", n)
+		}
+		values += int64(n)
+	}
+	if h.Moments < 0 || 4*sets*values != int64(len(rest)) {
+		return nil, fmt.Errorf("it holds %d bytes of weights; its head speaks of %d", len(rest), 4*sets*values)
+	}
+	take := func() [][]float32 {
+		all := make([][]float32, len(h.Shapes))
+		for i, n := range h.Shapes {
+			all[i] = make([]float32, n)
+			for k := range all[i] {
+				all[i][k] = math.Float32frombits(binary.LittleEndian.Uint32(rest[4*k:]))
+			}
+			rest = rest[4*n:]
+		}
+		return all
+	}
+	c := &h.checkpoint
+	c.State = descentState{
+		Try: h.Try, Rate: h.Rate, Step: h.Step, Order: h.Order, Untrained: math.NaN(), Lowest: math.Inf(1), Best: h.Best, Worse: h.Worse,
+		Sum: h.Sum, Summed: h.Summed, Curve: h.Curve, Weights: take(),
+	}
+	if h.Moments > 0 {
+		c.State.Moments = kernels.Moments{Steps: h.Moments, First: take(), Second: take()}
+	}
+	if h.Lowest != nil {
+		c.State.Lowest, c.State.BestWeights = *h.Lowest, take()
+	}
+	if h.Untrained != nil {
+		c.State.Untrained = *h.Untrained
+	}
+	return c, nil
+}
+
+// resultSettings are the options that change the result, by name, and the engine. An option is taken for one of them unless
+// it stands here.
+func (j *job) resultSettings() (map[string]json.RawMessage, error) {
+	o := j.Options
+	o.Model, o.Alias, o.By, o.KeepDir, o.SpillDir = "", "", "", "", ""
+	o.MaxMemory, o.Threads, o.MinRows, o.MaxRejected, o.AllowLoss = 0, 0, 0, 0, 0
+	o.Ranges, o.Checkpoint, o.Resume = nil, 0, ""
+	text, err := json.Marshal(o)
+	if err != nil {
+		return nil, err
+	}
+	var named map[string]json.RawMessage
+	if err := json.Unmarshal(text, &named); err != nil {
+		return nil, err
+	}
+	named["Engine"], err = json.Marshal(j.Engine.Name() + "/" + j.Engine.Level())
+	return named, err
+}
+
+// differences names the settings that are not those of the checkpoint.
+func differences(here, there map[string]json.RawMessage) []string {
+	var out []string
+	short := func(v json.RawMessage) string {
+		if v == nil {
+			return "unknown"
+		}
+		if len(v) > 40 {
+			return "another"
+		}
+		return string(v)
+	}
+	for name, v := range here {
+		if !bytes.Equal(v, there[name]) {
+			out = append(out, fmt.Sprintf("%s is %s, was %s", snake(name), short(v), short(there[name])))
+		}
+	}
+	for name, v := range there {
+		if _, known := here[name]; !known {
+			out = append(out, fmt.Sprintf("%s is unknown, was %s", snake(name), short(v)))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// snake spells BatchSize as the configuration does: batch_size.
+func snake(name string) string {
+	var b strings.Builder
+	for i, r := range name {
+		if 'A' <= r && r <= 'Z' {
+			if i > 0 {
+				b.WriteByte('_')
+			}
+			r += 'a' - 'A'
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}

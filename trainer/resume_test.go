@@ -1,0 +1,204 @@
+package trainer
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/lapwing-stream/lapwing/kernels"
+	"github.com/lapwing-stream/lapwing/kernels/gorgonia"
+	"github.com/lapwing-stream/lapwing/model"
+	"github.com/lapwing-stream/lapwing/stream"
+)
+
+// interrupt runs o until a share of the fit is done, then calls it off.
+func (b *bench) interrupt(o Options, share float64) error {
+	b.t.Helper()
+	ctx, stop := context.WithCancel(b.t.Context())
+	defer stop()
+	deps := b.deps
+	deps.Progress = func(p Progress) {
+		if p.Stage == "fit" && p.Done >= share {
+			stop()
+		}
+	}
+	r, err := Run(ctx, deps, o)
+	if err == nil {
+		b.t.Fatalf("the run was done before it could be called off: %d steps", r.Steps)
+	}
+	return err
+}
+
+func slow(topic string) Options {
+	o := quick(topic)
+	o.Epochs, o.Patience, o.BatchSize, o.Threads = 60, 1000, 16, 1
+	return o
+}
+
+// Called off in the middle of the fit, once and again, and gone on with on other threads and other memory: the bytes of an unbroken run.
+func TestResumedRunGivesTheSameBytes(t *testing.T) {
+	b := newBench(t)
+	b.topic("h", 3, values(3, machine(4, 3000)...)...)
+	for name, change := range map[string]func(*Options){
+		"adam": func(o *Options) {}, "sgd": func(o *Options) { o.Optimizer, o.Loss = "sgd", "huber" }, "second try": func(o *Options) { o.LearningRate = 60 },
+		"times":    func(o *Options) { o.From, o.Until = "2025-06-15T15:10:00Z", "2025-06-15T15:50:00Z" },
+		"gorgonia": func(o *Options) { o.Epochs = 8 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := *b
+			b.t = t
+			if name == "gorgonia" {
+				b.deps.Engine = gorgonia.New()
+			}
+			o := slow("h")
+			o.Model, o.KeepDir = strings.ReplaceAll(name, " ", "-"), t.TempDir()
+			change(&o)
+			unbroken := o
+			unbroken.Model = "whole"
+			want := b.mustRun(unbroken)
+
+			err := b.interrupt(o, .2)
+			var left *InterruptedError
+			if !errors.As(err, &left) || left.Step == 0 || !errors.Is(err, context.Canceled) {
+				t.Fatalf("called off: %v\n%s", err, b.log)
+			}
+			b.produce("h", values(1, `{"load":9,"temp":9,"flow":9,"volts":9}`)...) // what comes later is not read
+			o.Resume, o.Threads, o.MaxMemory = Newest, 2, 1<<20
+			if err := b.interrupt(o, .6); !errors.As(err, &left) {
+				t.Fatalf("called off again: %v", err)
+			}
+			o.Resume, o.Threads = left.Run, 3
+			got := b.mustRun(o)
+			if model.Digest(got.Data) != model.Digest(want.Data) {
+				t.Errorf("after two interruptions the model is another")
+			}
+			o.Resume = left.Run
+			if _, err := b.run(o); !errors.Is(err, ErrNoCheckpoint) {
+				t.Errorf("the checkpoints of a published model are left: %v", err)
+			}
+		})
+	}
+}
+
+// What cannot be gone on from is refused with the reason, and the older slot counts where the newer is torn.
+func TestCheckpointsThatDoNotFit(t *testing.T) {
+	b := newBench(t)
+	b.topic("h", 2, values(2, machine(4, 3000)...)...)
+	o := slow("h")
+	o.KeepDir = t.TempDir()
+	want := b.mustRun(o)
+	var first, left *InterruptedError
+	if err := b.interrupt(o, .1); !errors.As(err, &first) {
+		t.Fatal(err)
+	}
+	if err := b.interrupt(o, .2); !errors.As(err, &left) || left.Run == first.Run {
+		t.Fatal(err)
+	}
+	again := o
+	again.Resume = Newest
+	if err := b.interrupt(again, .5); !errors.As(err, &left) {
+		t.Fatal(err)
+	}
+	j := &job{Deps: b.deps, Options: o}
+	found, err := j.find(t.Context())
+	if err != nil || len(found) != 2 || found[0].run != left.Run || found[1].run != first.Run || len(found[0].at) != 2 {
+		t.Fatalf("%d runs, %+v, %v; left %v, first %v\n%s", len(found), found[0].at, err, left, first, b.log)
+	}
+	_, slot, err := found[0].whole(o.Model)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	for what, change := range map[string]func(*Options){
+		"seed is 2, was 1":           func(o *Options) { o.Seed = 2 },
+		"batch_size is 17, was 16":   func(o *Options) { o.BatchSize = 17 },
+		"run nowhere left no checkp": func(o *Options) { o.Resume = "nowhere" },
+	} {
+		other := again
+		change(&other)
+		var e *InputError
+		if _, err := b.run(other); !errors.As(err, &e) || !strings.Contains(err.Error(), what) || e.Next == "" {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	none := again
+	none.Model = "another"
+	if r, err := b.run(none); err != nil || model.Digest(r.Data) != model.Digest(want.Data) {
+		t.Errorf("no checkpoint: %v", err)
+	}
+
+	// Killed between the parts of the newer slot: the older one counts.
+	b.produce(CheckpointTopic, stream.Record{Key: []byte(slotKey(o.Model, left.Run, slot) + "/0"), Value: []byte("half of the next one")})
+	if found, err = j.find(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, older, err := found[0].whole(o.Model); err != nil || older == slot {
+		t.Errorf("slot %d (%v), of which %d is torn", older, err, slot)
+	}
+	if got := b.mustRun(again); model.Digest(got.Data) != model.Digest(want.Data) {
+		t.Error("from the older slot the model is another")
+	}
+	// The other run is still there; with both slots torn it is refused.
+	for slot := range slots {
+		b.produce(CheckpointTopic, stream.Record{Key: []byte(slotKey(o.Model, first.Run, slot) + "/0"), Value: []byte("torn")})
+	}
+	if _, err := b.run(again); err == nil || !strings.Contains(err.Error(), "torn") {
+		t.Errorf("both slots torn: %v", err)
+	}
+}
+
+func aCheckpoint() *checkpoint {
+	w := [][]float32{{1, 2, float32(math.NaN())}, {4}}
+	return &checkpoint{Model: "m", Ranges: []stream.Range{{Partition: 1, From: 2, To: 30}}, From: -1, Until: -1, Steps: 100, State: descentState{
+		Rate: .003, Step: 12, Order: place{1 << 63, 5}, Untrained: 3.5, Lowest: 1. / 3, Best: 1, Sum: 1e-300, Summed: 2, Curve: []model.Epoch{{Epoch: 1, Train: .1}},
+		Weights: w, Moments: kernels.Moments{Steps: 12, First: w, Second: w}, BestWeights: w,
+	}}
+}
+
+func TestCheckpointRoundTrip(t *testing.T) {
+	for _, c := range []*checkpoint{aCheckpoint(), {State: descentState{Untrained: math.NaN(), Lowest: math.Inf(1), Weights: [][]float32{{1}}}}} {
+		data, err := c.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := decodeCheckpoint(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := got.encode()
+		if err != nil || !slices.Equal(data, again) {
+			t.Errorf("another checkpoint comes back (%v)", err)
+		}
+		for n := range data {
+			if _, err := decodeCheckpoint(data[:n]); err == nil {
+				t.Fatalf("%d of %d bytes are taken", n, len(data))
+			}
+		}
+	}
+}
+
+func FuzzCheckpoint(f *testing.F) {
+	data, err := aCheckpoint().encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Add([]byte(checkpointMagic + "\x02\x00\x00\x00{}"))
+	f.Add([]byte(checkpointMagic + "\xff\xff\xff\xff"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := decodeCheckpoint(data)
+		if err != nil {
+			return
+		}
+		again, err := c.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := decodeCheckpoint(again); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
