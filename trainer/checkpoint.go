@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/lapwing-stream/lapwing/kernels"
@@ -17,14 +18,15 @@ import (
 // checkpoint is all that a run needs to go on elsewhere: what it read, how it was asked to train, and how far it came. The
 // history itself is not in it: it is read again, from the same offsets.
 type checkpoint struct {
-	Model       string                     `json:"model"`
-	Cluster     string                     `json:"cluster"`
-	Ranges      []stream.Range             `json:"ranges"`
-	From, Until int64                      // times that the ranges were found by, ms; -1 = open
-	Settings    map[string]json.RawMessage `json:"settings"` // those that change the result
-	History     string                     `json:"history"`  // digest of what was made of the history
-	Steps       int                        `json:"steps"`    // planned in a try
-	State       descentState               `json:"-"`
+	Model    string                     `json:"model"`
+	Cluster  string                     `json:"cluster"`
+	Ranges   []stream.Range             `json:"ranges"`
+	From     int64                      `json:"from"` // times that the ranges were found by, ms; -1 = open
+	Until    int64                      `json:"until"`
+	Settings map[string]json.RawMessage `json:"settings"` // those that change the result
+	History  string                     `json:"history"`  // digest of what was made of the history
+	Steps    int                        `json:"steps"`    // planned in a try
+	State    descentState               `json:"-"`
 }
 
 // checkpointHead stands before the numbers.
@@ -34,8 +36,8 @@ type checkpointHead struct {
 	Rate      float64       `json:"rate"`
 	Step      int           `json:"step"`
 	Order     place         `json:"order"`
-	Untrained *float64      `json:"untrained,omitempty"` // absent: NaN
-	Lowest    *float64      `json:"lowest,omitempty"`    // absent: no evaluation yet
+	Untrained exact         `json:"untrained"`
+	Lowest    *float64      `json:"lowest,omitempty"` // absent: no evaluation yet
 	Best      int           `json:"best"`
 	Worse     int           `json:"worse"`
 	Sum       float64       `json:"sum"`
@@ -51,18 +53,28 @@ const (
 	maxCheckpointHead = 64 << 20
 )
 
+// exact is a number that may be infinite or none, which JSON has no words for.
+type exact float64
+
+func (e exact) MarshalText() ([]byte, error) {
+	return strconv.AppendFloat(nil, float64(e), 'g', -1, 64), nil
+}
+
+func (e *exact) UnmarshalText(text []byte) error {
+	v, err := strconv.ParseFloat(string(text), 64)
+	*e = exact(v)
+	return err
+}
+
 // encode writes magic, the head's length and JSON, then weights, moments and best weights as float32, all little-endian.
 func (c *checkpoint) encode() ([]byte, error) {
 	s := &c.State
 	h := checkpointHead{
 		checkpoint: *c, Try: s.Try, Rate: s.Rate, Step: s.Step, Order: s.Order, Best: s.Best, Worse: s.Worse, Sum: s.Sum, Summed: s.Summed,
-		Curve: s.Curve, Moments: s.Moments.Steps,
+		Curve: s.Curve, Moments: s.Moments.Steps, Untrained: exact(s.Untrained),
 	}
 	if s.BestWeights != nil {
 		h.Lowest = &s.Lowest
-	}
-	if !math.IsNaN(s.Untrained) {
-		h.Untrained = &s.Untrained
 	}
 	for _, w := range s.Weights {
 		h.Shapes = append(h.Shapes, len(w))
@@ -136,7 +148,7 @@ func decodeCheckpoint(data []byte) (*checkpoint, error) {
 	}
 	c := &h.checkpoint
 	c.State = descentState{
-		Try: h.Try, Rate: h.Rate, Step: h.Step, Order: h.Order, Untrained: math.NaN(), Lowest: math.Inf(1), Best: h.Best, Worse: h.Worse,
+		Try: h.Try, Rate: h.Rate, Step: h.Step, Order: h.Order, Untrained: float64(h.Untrained), Lowest: math.Inf(1), Best: h.Best, Worse: h.Worse,
 		Sum: h.Sum, Summed: h.Summed, Curve: h.Curve, Weights: take(),
 	}
 	if h.Moments > 0 {
@@ -144,9 +156,6 @@ func decodeCheckpoint(data []byte) (*checkpoint, error) {
 	}
 	if h.Lowest != nil {
 		c.State.Lowest, c.State.BestWeights = *h.Lowest, take()
-	}
-	if h.Untrained != nil {
-		c.State.Untrained = *h.Untrained
 	}
 	return c, nil
 }

@@ -137,7 +137,7 @@ func (d *descent) run(ctx context.Context) error {
 	if n := len(d.Curve); n > 0 {
 		p.Train, p.Validation = d.Curve[n-1].Train, d.Curve[n-1].Validation
 	}
-	for d.Step < d.total {
+	for d.Step < d.total && !d.settled() {
 		d.job.checkpoints.tick(ctx, d.job, d)
 		next := min(d.Step/d.every*d.every+d.every, d.total) // evaluation
 		began, asked := time.Now(), min(d.length, next-d.Step)
@@ -170,16 +170,12 @@ func (d *descent) run(ctx context.Context) error {
 			d.job.report(p, false)
 			continue
 		}
-		enough, err := d.evaluate(p.Epoch)
-		if err != nil {
+		if err := d.evaluate(p.Epoch); err != nil {
 			return err
 		}
 		last := d.Curve[len(d.Curve)-1]
 		p.Train, p.Validation = last.Train, last.Validation
-		d.job.report(p, d.Step == d.total || enough)
-		if enough {
-			break
-		}
+		d.job.report(p, d.Step == d.total || d.settled())
 	}
 	return nil
 }
@@ -215,23 +211,28 @@ func (d *descent) samples(steps int) int64 {
 	return int64(steps/d.perEpoch)*int64(d.train.n) + int64(steps%d.perEpoch)*int64(d.batch)
 }
 
-// evaluate takes the validation loss, and says whether it has not fallen for long enough.
-func (d *descent) evaluate(epoch int) (enough bool, err error) {
+// settled: the validation loss has not fallen for long enough, and every row has been seen. Only an evaluation can tell: Summed is 0 after it.
+func (d *descent) settled() bool {
+	return d.Summed == 0 && d.Worse >= d.job.Patience && d.Step >= d.perEpoch
+}
+
+// evaluate takes the validation loss.
+func (d *descent) evaluate(epoch int) error {
 	validation, err := d.trainer.Loss(d.held)
 	if err != nil {
-		return false, err
+		return err
 	}
 	if math.IsNaN(validation) || validation > divergedFactor*max(d.Untrained, 1) {
-		return false, &divergence{fmt.Sprintf("validation loss %.3g (untrained: %.3g)", validation, d.Untrained), d.Step}
+		return &divergence{fmt.Sprintf("validation loss %.3g (untrained: %.3g)", validation, d.Untrained), d.Step}
 	}
 	d.Curve = append(d.Curve, model.Epoch{Epoch: epoch, Train: d.Sum / float64(d.Summed), Validation: validation, Rate: d.Rate * schedule(d.Step-1, d.total)})
 	d.Sum, d.Summed = 0, 0
 	if validation < d.Lowest {
 		d.Lowest, d.Best, d.BestWeights, d.Worse = validation, epoch, d.trainer.Parameters(), 0
-		return false, nil
+		return nil
 	}
 	d.Worse++
-	return d.Worse >= d.job.Patience && d.Step >= d.perEpoch, nil // no sooner than every row has been seen
+	return nil
 }
 
 // result fills in what the descent came to.

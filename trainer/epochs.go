@@ -53,8 +53,8 @@ func (h *history) epochs(set *rowSet, seed uint64) *epochs {
 // place is where an order of rows stands: what the sequence was when the epoch began, and how many rows it has dealt since. Shuffling
 // that epoch anew finds the rest, and costs a few nanoseconds a row.
 type place struct {
-	Draw  uint64
-	Dealt int
+	Draw  uint64 `json:"draw"`
+	Dealt int    `json:"dealt"`
 }
 
 func (e *epochs) place() place { return place{e.began, e.dealt - len(e.left)} }

@@ -272,7 +272,8 @@ func (j *job) learn(ctx context.Context, h *history, t *trimmed, f *fitted, r *R
 		return err
 	}
 	for {
-		err := j.interrupted(ctx, d, d.run(ctx))
+		err := d.run(ctx)
+		j.checkpoints.keep(ctx, d, err)
 		if err == nil {
 			d.result(f)
 			return adopt(f.program, d.BestWeights)

@@ -2,22 +2,16 @@ package trainer
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/lapwing-stream/lapwing/stream"
 )
-
-// CheckpointTopic is where runs keep what they can be continued from.
-const CheckpointTopic = "lapwing.checkpoints"
 
 // Newest as Options.Resume is the newest run of the model that left a checkpoint; where there is none, the run begins at the beginning.
 const Newest = "newest"
@@ -28,231 +22,20 @@ var (
 	ErrOtherRun     = errors.New("the checkpoint is of another run")
 )
 
-// InterruptedError ends a run that another can go on from.
+// InterruptedError is what a run that writes checkpoints returns when its context ends before the model is published.
 type InterruptedError struct {
-	Run         string
-	Step, Steps int // that the checkpoint has, of those planned
+	Run         string // whose checkpoint another run can go on from; "" where there is none
+	Step, Steps int    // that it has made, of those planned at most
 	Cause       error
 }
 
 func (e *InterruptedError) Error() string {
-	return fmt.Sprintf("a checkpoint holds step %d of %d", e.Step, e.Steps)
+	if e.Run == "" {
+		return "interrupted: nothing was published, and there is no checkpoint"
+	}
+	return fmt.Sprintf("interrupted: nothing was published; a checkpoint holds step %d of %d", e.Step, e.Steps)
 }
 func (e *InterruptedError) Unwrap() error { return e.Cause }
-
-const (
-	checkpointPart = 512 << 10 // bytes of a record, as in the model topic
-	checkpointMost = 8 << 30   // bytes that a manifest may claim: four times what an ONNX file holds
-	// checkpointWait bounds a write: a broker that is away does not hold training up, and a machine that is being taken away gives 30 s.
-	checkpointWait = 15 * time.Second
-	slots          = 2 // in turn, so that one is whole while the other is written
-)
-
-// slotManifest says that a slot is whole. It is written after its parts.
-type slotManifest struct {
-	Format int    `json:"format"`
-	Digest string `json:"digest"` // sha256 of the parts, hex
-	Bytes  int64  `json:"bytes"`
-	Parts  int    `json:"parts"`
-	Step   int    `json:"step"`
-	Steps  int    `json:"steps"`
-}
-
-// checkpoints writes those of one run.
-type checkpoints struct {
-	client     *stream.Client
-	model, run string
-	every      time.Duration
-	plan       checkpoint // all but the state
-
-	slot    int // the next to be written
-	written map[string]bool
-	at      time.Time // of the last one, or of the start
-	ready   bool      // the topic is there
-	failed  bool      // and it was said
-	step    int       // of the last one that was written
-	any     bool
-}
-
-func newRun() string {
-	var b [4]byte
-	rand.Read(b[:])
-	return hex.EncodeToString(b[:])
-}
-
-func slotKey(model, run string, slot int) string {
-	return model + "/" + run + "/" + strconv.Itoa(slot)
-}
-
-// tick writes a checkpoint where one is due; nil writes none. A failure is said once: training is worth more than its checkpoints.
-func (c *checkpoints) tick(ctx context.Context, j *job, d *descent) {
-	if c == nil || time.Since(c.at) < c.every {
-		return
-	}
-	c.at = time.Now()
-	if err := c.write(ctx, d.save()); err != nil && ctx.Err() == nil && !c.failed {
-		c.failed = true
-		j.Log.Warn("a checkpoint could not be written; training goes on, and tries again", "topic", CheckpointTopic, "model", c.model, "run", c.run, "err", err)
-	}
-}
-
-// write puts the state into the next slot.
-func (c *checkpoints) write(ctx context.Context, s descentState) error {
-	ctx, cancel := context.WithTimeout(ctx, checkpointWait)
-	defer cancel()
-	whole := c.plan
-	whole.State = s
-	data, err := whole.encode()
-	if err != nil {
-		return err
-	}
-	if !c.ready {
-		if _, err := c.client.CreateTopic(ctx, stream.TopicSpec{
-			Name: CheckpointTopic, Partitions: 1, Config: map[string]string{"cleanup.policy": "compact,delete", "retention.ms": strconv.FormatInt((7 * 24 * time.Hour).Milliseconds(), 10)},
-		}); err != nil {
-			return err
-		}
-		c.ready = true
-	}
-	sum := sha256.Sum256(data)
-	m := slotManifest{Format: 1, Digest: hex.EncodeToString(sum[:]), Bytes: int64(len(data)), Step: s.Step, Steps: c.plan.Steps}
-	key := slotKey(c.model, c.run, c.slot)
-	var records []stream.Record
-	for part := range slices.Chunk(data, checkpointPart) {
-		records = append(records, c.record(key+"/"+strconv.Itoa(m.Parts), part))
-		m.Parts++
-	}
-	text, err := json.Marshal(m)
-	if err != nil {
-		return err
-	}
-	if err := c.send(ctx, append(records, c.record(key, text))); err != nil {
-		return err
-	}
-	c.slot, c.step, c.any, c.failed = (c.slot+1)%slots, s.Step, true, false
-	return nil
-}
-
-func (c *checkpoints) record(key string, value []byte) stream.Record {
-	c.written[key] = true
-	return stream.Record{Topic: CheckpointTopic, Key: []byte(key), Value: value, Time: time.Now().UnixMilli()}
-}
-
-func (c *checkpoints) send(ctx context.Context, records []stream.Record) error {
-	p, err := c.client.Producer(ctx, stream.ProducerOptions{MaxQueued: 64})
-	if err != nil {
-		return err
-	}
-	err = p.Produce(ctx, records)
-	return errors.Join(err, p.Close(ctx))
-}
-
-// clear takes the run's checkpoints away, once its model is published.
-func (c *checkpoints) clear(ctx context.Context, j *job) {
-	if c == nil || len(c.written) == 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkpointWait)
-	defer cancel()
-	var gone []stream.Record
-	for key := range c.written {
-		gone = append(gone, c.record(key, nil))
-	}
-	if err := c.send(ctx, gone); err != nil {
-		j.Log.Warn("the checkpoints of a finished run could not be deleted; they go after 7 days", "topic", CheckpointTopic, "model", c.model, "run", c.run, "err", err)
-	}
-}
-
-// foundRun is a run as the topic has it.
-type foundRun struct {
-	run    string
-	last   int64 // offset of its newest manifest
-	values map[string][]byte
-	at     map[int]int64 // offset of each slot's manifest
-}
-
-// find reads the runs of the model from the topic, the newest first.
-func (j *job) find(ctx context.Context) ([]*foundRun, error) {
-	topics, err := j.Client.Topics(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if !slices.ContainsFunc(topics, func(t stream.TopicInfo) bool { return t.Name == CheckpointTopic }) {
-		return nil, nil
-	}
-	ranges, err := j.Client.Watermarks(ctx, CheckpointTopic)
-	if err != nil {
-		return nil, err
-	}
-	runs := map[string]*foundRun{}
-	err = j.Client.EachRecord(ctx, CheckpointTopic, ranges, func(r stream.Record) error {
-		key := strings.Split(string(r.Key), "/")
-		if len(key) < 3 || len(key) > 4 || key[0] != j.Model || len(r.Value) > 2*checkpointPart {
-			return nil
-		}
-		slot, err := strconv.Atoi(key[2])
-		if err != nil || slot < 0 || slot >= slots {
-			return nil
-		}
-		f := runs[key[1]]
-		if f == nil {
-			f = &foundRun{run: key[1], last: -1, values: map[string][]byte{}, at: map[int]int64{}}
-			runs[key[1]] = f
-		}
-		name := strings.Join(key, "/")
-		if r.Value == nil {
-			delete(f.values, name)
-			if len(key) == 3 {
-				delete(f.at, slot)
-			}
-			return nil
-		}
-		f.values[name] = slices.Clone(r.Value)
-		if len(key) == 3 {
-			f.at[slot], f.last = r.Offset, r.Offset
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	var out []*foundRun
-	for _, f := range runs {
-		if len(f.at) > 0 {
-			out = append(out, f)
-		}
-	}
-	slices.SortFunc(out, func(a, b *foundRun) int { return int(b.last - a.last) })
-	return out, nil
-}
-
-// whole is the newest slot whose parts have the digest that its manifest says.
-func (f *foundRun) whole(model string) (data []byte, slot int, err error) {
-	best := int64(-1)
-	for k, at := range f.at {
-		var m slotManifest
-		key := slotKey(model, f.run, k)
-		if e := json.Unmarshal(f.values[key], &m); e != nil || m.Format != 1 || m.Bytes < 0 || m.Bytes > checkpointMost {
-			err = errors.Join(err, fmt.Errorf("slot %d has a manifest that cannot be read", k))
-			continue
-		}
-		var parts []byte
-		for i := range min(int64(m.Parts), m.Bytes/checkpointPart+1) {
-			parts = append(parts, f.values[key+"/"+strconv.FormatInt(i, 10)]...)
-		}
-		if sum := sha256.Sum256(parts); hex.EncodeToString(sum[:]) != m.Digest {
-			err = errors.Join(err, fmt.Errorf("slot %d is torn: its parts are not those that its manifest speaks of", k))
-			continue
-		}
-		if at > best {
-			best, data, slot = at, parts, k
-		}
-	}
-	if best >= 0 {
-		err = nil
-	}
-	return data, slot, err
-}
 
 // prepare makes the run ready to write checkpoints, and where one is to be gone on from, finds it before anything is read.
 func (j *job) prepare(ctx context.Context) error {
@@ -298,7 +81,7 @@ func (j *job) prepare(ctx context.Context) error {
 	if j.Checkpoint > 0 || j.resumed != nil {
 		j.checkpoints = &checkpoints{client: j.Client, model: j.Model, run: run, every: j.Checkpoint, slot: slot, written: written, at: time.Now()}
 		if j.Checkpoint == 0 {
-			j.checkpoints.every = 1<<63 - 1
+			j.checkpoints.every = never
 		}
 	}
 	return nil
@@ -373,32 +156,31 @@ func madeOf(rows, kept int, held []float32) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// interrupted writes a last checkpoint where the run's context has ended, and words the end.
-func (j *job) interrupted(ctx context.Context, d *descent, err error) error {
-	c := j.checkpoints
-	if ctx.Err() == nil || c == nil || j.Checkpoint == 0 {
-		return err
-	}
-	if !errors.Is(err, context.Cause(ctx)) {
-		return err
-	}
-	if e := c.write(context.WithoutCancel(ctx), d.save()); e != nil {
-		j.Log.Warn("a checkpoint could not be written", "topic", CheckpointTopic, "model", c.model, "run", c.run, "err", e)
-	}
-	return err
-}
-
-// leave words the end of a run whose context has ended, where another can go on from a checkpoint.
+// leave words the end of a run that left nothing, and where its context has ended writes a last checkpoint. While the history is
+// read there is nothing to keep: an earlier checkpoint, where the run began from one, still stands.
 func (j *job) leave(ctx context.Context, err error) error {
 	c := j.checkpoints
-	if ctx.Err() == nil || c == nil || !c.any && j.resumed == nil {
+	if c == nil {
 		return err
 	}
-	e := &InterruptedError{Run: c.run, Step: c.step, Steps: c.plan.Steps, Cause: err}
-	if !c.any {
-		e.Step, e.Steps = j.resumed.State.Step, j.resumed.Steps
+	if ctx.Err() == nil {
+		if c.wrote {
+			j.Log.Warn("training failed; what it had learned before is in its last checkpoint", "topic", CheckpointTopic, "model", j.Model, "run", c.run, "step", c.step, "steps", c.plan.Steps)
+		}
+		return err
 	}
-	return e
+	if c.last != nil {
+		if e := c.write(context.WithoutCancel(ctx), *c.last); e != nil {
+			j.Log.Warn("a checkpoint could not be written", "topic", CheckpointTopic, "model", j.Model, "run", c.run, "err", e)
+		}
+	}
+	switch {
+	case c.wrote:
+		return &InterruptedError{Run: c.run, Step: c.step, Steps: c.plan.Steps, Cause: err}
+	case j.resumed != nil:
+		return &InterruptedError{Run: c.run, Step: j.resumed.State.Step, Steps: j.resumed.Steps, Cause: err}
+	}
+	return &InterruptedError{Cause: err}
 }
 
 // ranges are the offsets that were read.

@@ -76,7 +76,7 @@ type Options struct {
 	Threads     int     // decoding, fitting and judging, goroutines; 0 takes all CPUs; default 0; never changes the result
 
 	Checkpoint time.Duration // between two checkpoints of the fit, in the topic lapwing.checkpoints; 0 writes none; default 60 s; never changes the result
-	Resume     string        // go on from a checkpoint: Newest of the model, or a run's name; default "", from the beginning
+	Resume     string        // go on from a checkpoint: Newest of the model, or a run's name; default "", from the beginning; never changes the result
 
 	Selection                // which records are read; default all
 	Ranges    []stream.Range // offsets to read, in place of a selection by time and partition; default nil
@@ -221,6 +221,15 @@ func Run(ctx context.Context, d Deps, o Options) (*Report, error) {
 	if err := j.prepare(ctx); err != nil {
 		return nil, err
 	}
+	report, err := j.run(ctx, r)
+	if err != nil && report == nil {
+		return nil, j.leave(ctx, err)
+	}
+	return report, err
+}
+
+// run is Run once it is known where the run begins. It returns no report where nothing of the run is left.
+func (j *job) run(ctx context.Context, r *Report) (*Report, error) {
 	started := time.Now()
 	h, err := j.read(ctx, r)
 	if h != nil {
@@ -232,7 +241,7 @@ func Run(ctx context.Context, d Deps, o Options) (*Report, error) {
 	}
 	r.Seconds.Read = time.Since(started).Seconds()
 	columns, err := j.columns(h, r)
-	if err != nil || o.DryRun {
+	if err != nil || j.DryRun {
 		return r, err
 	}
 
@@ -243,14 +252,14 @@ func Run(ctx context.Context, d Deps, o Options) (*Report, error) {
 	started = time.Now()
 	fitted, err := j.fit(ctx, h, columns, r)
 	if err != nil {
-		return nil, j.leave(ctx, err)
+		return nil, err
 	}
 	r.Seconds.Fit = time.Since(started).Seconds()
 	r.Layers, r.Steps, r.SamplesPerSecond = fitted.layers, fitted.steps, fitted.samplesPerSecond
 
 	started = time.Now()
 	if err := j.judge(ctx, h, fitted, r); err != nil {
-		return nil, j.leave(ctx, err)
+		return nil, err
 	}
 	r.Seconds.Judge = time.Since(started).Seconds()
 
@@ -258,7 +267,7 @@ func Run(ctx context.Context, d Deps, o Options) (*Report, error) {
 	err = j.publish(ctx, r)
 	r.Seconds.Publish = time.Since(started).Seconds()
 	if err != nil && r.Kept == "" && ctx.Err() != nil {
-		return nil, j.leave(ctx, err)
+		return nil, err
 	}
 	if err == nil {
 		j.checkpoints.clear(ctx, j)
