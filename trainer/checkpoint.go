@@ -36,7 +36,7 @@ type checkpointHead struct {
 	Rate      float64       `json:"rate"`
 	Step      int           `json:"step"`
 	Order     place         `json:"order"`
-	Untrained exact         `json:"untrained"`
+	Untrained wholeFloat         `json:"untrained"`
 	Lowest    *float64      `json:"lowest,omitempty"` // absent: no evaluation yet
 	Best      int           `json:"best"`
 	Worse     int           `json:"worse"`
@@ -53,16 +53,16 @@ const (
 	maxCheckpointHead = 64 << 20
 )
 
-// exact is a number that may be infinite or none, which JSON has no words for.
-type exact float64
+// wholeFloat is a number that may be infinite or none, which JSON has no words for.
+type wholeFloat float64
 
-func (e exact) MarshalText() ([]byte, error) {
+func (e wholeFloat) MarshalText() ([]byte, error) {
 	return strconv.AppendFloat(nil, float64(e), 'g', -1, 64), nil
 }
 
-func (e *exact) UnmarshalText(text []byte) error {
+func (e *wholeFloat) UnmarshalText(text []byte) error {
 	v, err := strconv.ParseFloat(string(text), 64)
-	*e = exact(v)
+	*e = wholeFloat(v)
 	return err
 }
 
@@ -71,7 +71,7 @@ func (c *checkpoint) encode() ([]byte, error) {
 	s := &c.State
 	h := checkpointHead{
 		checkpoint: *c, Try: s.Try, Rate: s.Rate, Step: s.Step, Order: s.Order, Best: s.Best, Worse: s.Worse, Sum: s.Sum, Summed: s.Summed,
-		Curve: s.Curve, Moments: s.Moments.Steps, Untrained: exact(s.Untrained),
+		Curve: s.Curve, Moments: s.Moments.Steps, Untrained: wholeFloat(s.Untrained),
 	}
 	if s.BestWeights != nil {
 		h.Lowest = &s.Lowest
