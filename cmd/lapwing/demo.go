@@ -267,6 +267,7 @@ func (d *demo) train(ctx context.Context, version int) (*trainer.Report, error) 
 	o := trainer.Defaults()
 	o.Topic, o.Model, o.Key, o.Time, o.Seed, o.By = demoTopic, demoModel, "car", "time", d.o.seed, "lapwing demo"
 	o.Threads = runtime.GOMAXPROCS(0)
+	o.Checkpoint = 0 // its broker ends with it
 	if version > 1 {
 		o.Threads = 1
 	}

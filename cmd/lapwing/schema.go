@@ -167,6 +167,9 @@ func valueSchema(s setting) object {
 	case reflect.TypeFor[Share]():
 		return withBounds(object{{"type", []string{"string", "number"}}, anchored(`\s*` + numberPattern + `\s*%?\s*`)}, s)
 	case reflect.TypeFor[time.Duration]():
+		if s.min == "0" { // the one duration that needs no unit
+			return object{{"type", []string{"string", "number"}}, anchored(durationPattern + `|[+-]?0`), {"minimum", 0}, {"maximum", 0}}
+		}
 		return object{{"type", "string"}, anchored(durationPattern)}
 	case reflect.TypeFor[[]string]():
 		o := object{{"type", []string{"array", "string", "number", "boolean"}}, {"items", object{{"type", []string{"string", "number", "boolean"}}}}}

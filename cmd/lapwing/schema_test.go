@@ -191,7 +191,7 @@ func TestSchemaUnderlinesNoGoodValue(t *testing.T) {
 	schema := compiledSchema(t)
 	values := []string{
 		"1", "0", "-1", "'1'", "1.5", "1e-3", "'1e3'", "true", "text", "''", "5%", "' 5 %'", "150%", "1GiB", "1 GiB", "'1.5kB'", "-1GiB", "10s", "'1h30m'", "7d", "1.5d", "-3s", "+2ms", "3µs",
-		"none", "latest", "auto", "cpu", "json", "all", "info", "at_least_once", "2026-11-25T14:00:00Z", "2026-11-25", "[]", "[1]", "['8', 3]", "[a, b]", "'14,7,14'", "'8, ,3,'", "[1.5]", "{}", "{a: 1}", "0x10", "1_000", "1048576", "99999999999",
+		"'0'", "none", "latest", "auto", "cpu", "json", "all", "info", "at_least_once", "2026-11-25T14:00:00Z", "2026-11-25", "[]", "[1]", "['8', 3]", "[a, b]", "'14,7,14'", "'8, ,3,'", "[1.5]", "{}", "{a: 1}", "0x10", "1_000", "1048576", "99999999999",
 	}
 	agreed := 0
 	check := func(where, text string) {

@@ -53,31 +53,32 @@ type GPUConfig struct {
 
 // TrainConfig is the section of `lapwing train`.
 type TrainConfig struct {
-	Engine          string  `yaml:"engine" default:"auto" oneof:"auto|cpu|gorgonia|cuda" doc:"what computes: auto takes the fastest that works here and says which; a named one never falls back; cuda needs lapwing-gpu"`
-	MaxMemory       Size    `yaml:"max_memory" default:"1GiB" min:"1048576" unit:"size" doc:"memory for the history's rows; those beyond it go to a file in spill_dir, and the model is the same"`
-	SpillDir        string  `yaml:"spill_dir" default:"" unit:"folder" doc:"where that file is, which is gone when training ends, however it ends; empty: the system's folder for temporary files"`
-	MaxRejected     Share   `yaml:"max_rejected" default:"5%" min:"0" max:"1" unit:"share" doc:"training stops when more of the records than this cannot be read"`
-	AllowLoss       Share   `yaml:"allow_loss" default:"5%" min:"0" max:"1" unit:"share" doc:"training stops when retention deletes more of the history than this while it is read"`
-	MinRows         int     `yaml:"min_rows" default:"100" min:"1" unit:"rows" doc:"fewest usable rows to train on"`
-	AlarmRate       Share   `yaml:"alarm_rate" default:"0.01%" min:"0" max:"0.5" unit:"share" doc:"share of the history that may lie above the threshold"`
-	AlarmsPerDay    float64 `yaml:"alarms_per_day" default:"0" min:"0" max:"1e11" unit:"alarms" doc:"scores above the threshold a day, at the history's own records a day, in place of alarm_rate; 0: alarm_rate"`
-	ThresholdMethod string  `yaml:"threshold_method" default:"quantile" oneof:"quantile|pot|label" doc:"how the threshold is chosen: a quantile of the history's scores, a fit of their tail (peaks over threshold), or the labels of --label"`
-	ThresholdGoal   string  `yaml:"threshold_goal" default:"f1" unit:"f1|recall=SHARE|precision=SHARE" doc:"what a threshold by label shall reach"`
-	Detector        string  `yaml:"detector" default:"blend" oneof:"blend|autoencoder" doc:"blend: distance to prototypes, and whitened error of a narrow autoencoder; autoencoder: the latter alone"`
-	Trim            Share   `yaml:"trim" default:"25%" min:"0" max:"0.9" unit:"share" doc:"share of the history that is not learned from: the rows that have fewest like them, as faults may be among them; 0 where the history is known to be sound; where columns determine each other at most 5 % are, those that break their relations most"`
-	Layers          []int   `yaml:"layers" default:"" min:"1" unit:"widths" doc:"widths of the hidden layers, the narrow code among them, such as 14,7,14; empty: chosen from the columns"`
-	Rolling         int     `yaml:"rolling" default:"0" min:"0" max:"1000" unit:"records" doc:"adds to every number the mean and the standard deviation of the key's last so many records as features; 0: as the spec says, else none"`
-	RollingKeys     int     `yaml:"rolling_keys" default:"100000" min:"1" unit:"keys" doc:"most keys of a partition whose last records are held for rolling features; the longest unseen goes first; each takes 4 bytes a value and 200 more"`
-	Seed            uint64  `yaml:"seed" default:"1" doc:"start of every random choice; the same seed, data and engine give the same bytes"`
-	Threads         int     `yaml:"threads" default:"0" min:"0" unit:"threads" doc:"threads that compute; 0: one for each core; the result does not depend on it"`
-	BatchSize       int     `yaml:"batch_size" default:"256" min:"1" unit:"rows" doc:"rows in one step of training"`
-	Epochs          int     `yaml:"epochs" default:"0" min:"0" unit:"passes" doc:"passes over the rows that are learned from; 0: 3, or as many as make 1,000 steps"`
-	Patience        int     `yaml:"patience" default:"10" min:"1" unit:"evaluations" doc:"evaluations without a better validation loss before training ends"`
-	Activation      string  `yaml:"activation" default:"tanh" oneof:"tanh|relu|leaky_relu|elu|gelu|sigmoid|linear" doc:"what the hidden layers bend their sums by; the code is linear"`
-	Loss            string  `yaml:"loss" default:"mse" oneof:"mse|huber" doc:"what training makes small: mse, the mean square of what the network gets wrong; huber, a square up to huber_delta and a line beyond, so that large errors count less"`
-	HuberDelta      float64 `yaml:"huber_delta" default:"1" min:"1e-6" max:"1e6" unit:"deviations" doc:"error from which huber is a line, in standard deviations of a column"`
-	Optimizer       string  `yaml:"optimizer" default:"adam" oneof:"adam|sgd" doc:"how a gradient becomes a step; sgd is plain: no momentum"`
-	LearningRate    float64 `yaml:"learning_rate" default:"0" min:"0" max:"1000" doc:"the highest rate, reached after the warm-up; lowered when training diverges; 0: 0.003 for adam, 0.3 for sgd"`
+	Engine          string        `yaml:"engine" default:"auto" oneof:"auto|cpu|gorgonia|cuda" doc:"what computes: auto takes the fastest that works here and says which; a named one never falls back; cuda needs lapwing-gpu"`
+	MaxMemory       Size          `yaml:"max_memory" default:"1GiB" min:"1048576" unit:"size" doc:"memory for the history's rows; those beyond it go to a file in spill_dir, and the model is the same"`
+	SpillDir        string        `yaml:"spill_dir" default:"" unit:"folder" doc:"where that file is, which is gone when training ends, however it ends; empty: the system's folder for temporary files"`
+	MaxRejected     Share         `yaml:"max_rejected" default:"5%" min:"0" max:"1" unit:"share" doc:"training stops when more of the records than this cannot be read"`
+	AllowLoss       Share         `yaml:"allow_loss" default:"5%" min:"0" max:"1" unit:"share" doc:"training stops when retention deletes more of the history than this while it is read"`
+	MinRows         int           `yaml:"min_rows" default:"100" min:"1" unit:"rows" doc:"fewest usable rows to train on"`
+	AlarmRate       Share         `yaml:"alarm_rate" default:"0.01%" min:"0" max:"0.5" unit:"share" doc:"share of the history that may lie above the threshold"`
+	AlarmsPerDay    float64       `yaml:"alarms_per_day" default:"0" min:"0" max:"1e11" unit:"alarms" doc:"scores above the threshold a day, at the history's own records a day, in place of alarm_rate; 0: alarm_rate"`
+	ThresholdMethod string        `yaml:"threshold_method" default:"quantile" oneof:"quantile|pot|label" doc:"how the threshold is chosen: a quantile of the history's scores, a fit of their tail (peaks over threshold), or the labels of --label"`
+	ThresholdGoal   string        `yaml:"threshold_goal" default:"f1" unit:"f1|recall=SHARE|precision=SHARE" doc:"what a threshold by label shall reach"`
+	Detector        string        `yaml:"detector" default:"blend" oneof:"blend|autoencoder" doc:"blend: distance to prototypes, and whitened error of a narrow autoencoder; autoencoder: the latter alone"`
+	Trim            Share         `yaml:"trim" default:"25%" min:"0" max:"0.9" unit:"share" doc:"share of the history that is not learned from: the rows that have fewest like them, as faults may be among them; 0 where the history is known to be sound; where columns determine each other at most 5 % are, those that break their relations most"`
+	Layers          []int         `yaml:"layers" default:"" min:"1" unit:"widths" doc:"widths of the hidden layers, the narrow code among them, such as 14,7,14; empty: chosen from the columns"`
+	Rolling         int           `yaml:"rolling" default:"0" min:"0" max:"1000" unit:"records" doc:"adds to every number the mean and the standard deviation of the key's last so many records as features; 0: as the spec says, else none"`
+	RollingKeys     int           `yaml:"rolling_keys" default:"100000" min:"1" unit:"keys" doc:"most keys of a partition whose last records are held for rolling features; the longest unseen goes first; each takes 4 bytes a value and 200 more"`
+	Seed            uint64        `yaml:"seed" default:"1" doc:"start of every random choice; the same seed, data and engine give the same bytes"`
+	Threads         int           `yaml:"threads" default:"0" min:"0" unit:"threads" doc:"threads that compute; 0: one for each core; the result does not depend on it"`
+	BatchSize       int           `yaml:"batch_size" default:"256" min:"1" unit:"rows" doc:"rows in one step of training"`
+	Epochs          int           `yaml:"epochs" default:"0" min:"0" unit:"passes" doc:"passes over the rows that are learned from; 0: 3, or as many as make 1,000 steps"`
+	Patience        int           `yaml:"patience" default:"10" min:"1" unit:"evaluations" doc:"evaluations without a better validation loss before training ends"`
+	Activation      string        `yaml:"activation" default:"tanh" oneof:"tanh|relu|leaky_relu|elu|gelu|sigmoid|linear" doc:"what the hidden layers bend their sums by; the code is linear"`
+	Loss            string        `yaml:"loss" default:"mse" oneof:"mse|huber" doc:"what training makes small: mse, the mean square of what the network gets wrong; huber, a square up to huber_delta and a line beyond, so that large errors count less"`
+	HuberDelta      float64       `yaml:"huber_delta" default:"1" min:"1e-6" max:"1e6" unit:"deviations" doc:"error from which huber is a line, in standard deviations of a column"`
+	Optimizer       string        `yaml:"optimizer" default:"adam" oneof:"adam|sgd" doc:"how a gradient becomes a step; sgd is plain: no momentum"`
+	Checkpoint      time.Duration `yaml:"checkpoint" default:"60s" min:"0" unit:"duration" doc:"how often what was learned so far is written to the topic lapwing.checkpoints, from where --resume goes on to the same bytes; an interruption writes one too; 0: never"`
+	LearningRate    float64       `yaml:"learning_rate" default:"0" min:"0" max:"1000" doc:"the highest rate, reached after the warm-up; lowered when training diverges; 0: 0.003 for adam, 0.3 for sgd"`
 }
 
 // ScoreConfig is the section of `lapwing serve` and `lapwing score`.

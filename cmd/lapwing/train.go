@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ type trainFlags struct {
 	label, spec         string
 	header, exclude     []string
 	dryRun              bool
+	resume              string
 	trainer.Selection
 }
 
@@ -41,7 +43,11 @@ at once. Ends by printing the lines that serve and watch it.
 
 What the fields are is inferred from the history; --dry-run shows it as a feature spec, which can
 be edited and given back with --spec. A field that holds the truth is named with --label: it
-judges the model, and is never a feature.`,
+judges the model, and is never a feature.
+
+What was learned so far is kept in the topic lapwing.checkpoints every minute, and when training is
+interrupted. --resume with the same flags goes on from there, on this machine or another, and gives
+the model that an unbroken run would have given, byte for byte.`,
 		Example: `  lapwing train --topic cars --model cars
   lapwing train --topic payments --model payments --label Class --exclude id
   lapwing train --topic cars --dry-run > spec.yaml
@@ -49,7 +55,8 @@ judges the model, and is never a feature.`,
   lapwing train --topic cars --model cars --last 30d --sample 1000000
   lapwing train --topic cars --model cars --where 'event.speed > 0 && event.model == "M3"'
   lapwing train --topic cars --model cars --from 2026-11-01 --until 2026-11-15T06:00+01:00
-  lapwing train --topic cars --model cars --alias none --layers 14,7,14 --seed 2`,
+  lapwing train --topic cars --model cars --alias none --layers 14,7,14 --seed 2
+  lapwing train --topic cars --model cars --resume             # after an interruption`,
 		Args: args(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			need := []string{"topic", "model"}
@@ -74,6 +81,8 @@ judges the model, and is never a feature.`,
 	f.StringSliceVar(&o.header, "header", nil, "`NAMES` of the columns of CSV records without a header")
 	f.StringVar(&o.spec, "spec", "", "feature spec to use in place of inference, a `FILE` as --dry-run prints it")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print the feature spec and what was found; train and publish nothing")
+	f.StringVar(&o.resume, "resume", "", "go on from the newest checkpoint of this model, or from that of `RUN`; without one, begin at the beginning")
+	f.Lookup("resume").NoOptDefVal = trainer.Newest
 	addSelectionFlags(f, &o.Selection)
 	f.StringVar(&o.Sample, "sample", "", "train on this many records, `NUMBER|SHARE` such as 100000 or 5%, drawn evenly over what is read")
 	a.trainSettings(cmd)
@@ -121,6 +130,7 @@ func trainOptions(o *trainFlags, c *TrainConfig) (trainer.Options, error) {
 	t.AlarmsPerDay, t.ThresholdMethod, t.ThresholdGoal = c.AlarmsPerDay, c.ThresholdMethod, c.ThresholdGoal
 	t.Rolling, t.RollingKeys = c.Rolling, c.RollingKeys
 	t.SpillDir, t.DryRun, t.Selection = c.SpillDir, o.dryRun, o.Selection
+	t.Checkpoint, t.Resume = c.Checkpoint, o.resume
 	if o.spec != "" {
 		spec, err := events.ReadSpec(o.spec)
 		if err != nil {
@@ -177,7 +187,7 @@ func (a *app) train(cmd *cobra.Command, o *trainFlags) error {
 	progress.end(err == nil)
 	if err != nil {
 		if ctx.Err() != nil && report == nil {
-			return &fault{what: "interrupted: nothing was published", where: "topic " + o.topic, cause: ctx.Err(), code: exitInterrupted}
+			return interrupted(ctx, o.topic, err)
 		}
 		return err
 	}
@@ -199,6 +209,21 @@ func (a *app) train(cmd *cobra.Command, o *trainFlags) error {
 		a.printf("  %s\n", a.term.paint(bold, line))
 	}
 	return nil
+}
+
+// interrupted words the end of a training that was called off, and whether another can go on from there.
+func interrupted(ctx context.Context, topic string, err error) error {
+	f := &fault{what: "interrupted: nothing was published", where: "topic " + topic, cause: ctx.Err(), code: exitInterrupted}
+	var left *trainer.InterruptedError
+	switch {
+	case !errors.As(err, &left): // none was asked for
+	case left.Run == "":
+		f.what += ", and there is no checkpoint"
+	default:
+		f.what += fmt.Sprintf("; a checkpoint holds step %s of %s", count(int64(left.Step)), count(int64(left.Steps)))
+		f.next = "the same command with --resume goes on from there, for 7 days"
+	}
+	return f
 }
 
 // nextLines are the commands to type after a training, exactly as they work here.
