@@ -36,7 +36,7 @@ type checkpointHead struct {
 	Rate      float64       `json:"rate"`
 	Step      int           `json:"step"`
 	Order     place         `json:"order"`
-	Untrained wholeFloat         `json:"untrained"`
+	Untrained wholeFloat    `json:"untrained"`
 	Lowest    *float64      `json:"lowest,omitempty"` // absent: no evaluation yet
 	Best      int           `json:"best"`
 	Worse     int           `json:"worse"`

@@ -26,14 +26,21 @@ var (
 type InterruptedError struct {
 	Run         string // whose checkpoint another run can go on from; "" where there is none
 	Step, Steps int    // that it has made, of those planned at most
+	Unwritten   error  // why what was learned last is in no checkpoint; nil where it is, and where nothing was learned yet
 	Cause       error
 }
 
 func (e *InterruptedError) Error() string {
+	text := "interrupted: nothing was published; "
 	if e.Run == "" {
-		return "interrupted: nothing was published, and there is no checkpoint"
+		text += "there is no checkpoint"
+	} else {
+		text += fmt.Sprintf("a checkpoint holds step %d of %d", e.Step, e.Steps)
 	}
-	return fmt.Sprintf("interrupted: nothing was published; a checkpoint holds step %d of %d", e.Step, e.Steps)
+	if e.Unwritten != nil {
+		text += fmt.Sprintf(" (the last one could not be written: %v)", e.Unwritten)
+	}
+	return text
 }
 func (e *InterruptedError) Unwrap() error { return e.Cause }
 
@@ -169,18 +176,17 @@ func (j *job) leave(ctx context.Context, err error) error {
 		}
 		return err
 	}
+	left := &InterruptedError{Cause: err}
 	if c.last != nil {
-		if e := c.write(context.WithoutCancel(ctx), *c.last); e != nil {
-			j.Log.Warn("a checkpoint could not be written", "topic", CheckpointTopic, "model", j.Model, "run", c.run, "err", e)
-		}
+		left.Unwritten = c.write(context.WithoutCancel(ctx), *c.last)
 	}
 	switch {
 	case c.wrote:
-		return &InterruptedError{Run: c.run, Step: c.step, Steps: c.plan.Steps, Cause: err}
+		left.Run, left.Step, left.Steps = c.run, c.step, c.plan.Steps
 	case j.resumed != nil:
-		return &InterruptedError{Run: c.run, Step: j.resumed.State.Step, Steps: j.resumed.Steps, Cause: err}
+		left.Run, left.Step, left.Steps = c.run, j.resumed.State.Step, j.resumed.Steps
 	}
-	return &InterruptedError{Cause: err}
+	return left
 }
 
 // ranges are the offsets that were read.

@@ -181,8 +181,14 @@ func (a *app) train(cmd *cobra.Command, o *trainFlags) error {
 	}
 	defer stop()
 	progress := a.startProgress(o.model, o.topic, !a.json && !o.dryRun)
+	show := func(p trainer.Progress) {
+		if p.Stage == "fit" { // it did not fail at once: what is said of checkpoints must be seen while it can be helped
+			a.logs.release()
+		}
+		progress.show(p)
+	}
 	report, err := trainer.Run(ctx, trainer.Deps{
-		Client: client, Registry: a.registry(client, e), Engine: engine, Log: a.log, Progress: progress.show,
+		Client: client, Registry: a.registry(client, e), Engine: engine, Log: a.log, Progress: show,
 	}, t)
 	progress.end(err == nil)
 	if err != nil {
@@ -217,11 +223,16 @@ func interrupted(ctx context.Context, topic string, err error) error {
 	var left *trainer.InterruptedError
 	switch {
 	case !errors.As(err, &left): // none was asked for
+	case left.Run == "" && left.Unwritten == nil:
+		f.what += ", and nothing was learned yet that a checkpoint could hold"
 	case left.Run == "":
-		f.what += ", and there is no checkpoint"
+		f.what += ", and no checkpoint could be written"
 	default:
 		f.what += fmt.Sprintf("; a checkpoint holds step %s of %s", count(int64(left.Step)), count(int64(left.Steps)))
 		f.next = "the same command with --resume goes on from there, for 7 days"
+	}
+	if left != nil && left.Unwritten != nil {
+		f.where += ": the last checkpoint could not be written: " + explain(left.Unwritten).what
 	}
 	return f
 }
