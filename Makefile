@@ -59,6 +59,9 @@ build/cuda/.ready: FORCE
 	@mkdir -p build/cuda; cmp -s kernels/cuda/requirements.txt $@ || { $(pip-cuda) -r kernels/cuda/requirements.txt && cp kernels/cuda/requirements.txt $@ && grep nvidia-cuda-runtime $@ >build/cuda/.headers; } || \
 	{ echo "the compilers of CUDA could not be fetched from PyPI: python3 with venv, and a network, are needed" >&2; exit 1; }
 
+ptx: build/cuda/.ready ## kernels/cuda/*.ptx and resources.txt from the kernels' sources; refuses what spills or rounds differently elsewhere
+	@$(GO) run ./kernels/cuda/ptx
+
 test-gpu-emulated: build/cuda/.ready ## kernels and gpu binary without a GPU: emulated driver, three sanitizers, seeded faults
 	@$(GPU) CUDA_INCLUDE="$(CUDA_INCLUDE)" kernels/cuda/emulator/check
 

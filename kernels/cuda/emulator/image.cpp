@@ -6,7 +6,7 @@
 
 #include "settings.h"
 
-// The listing that `make ptx` makes of ptxas: lines of kernel, architecture, registers, static shared memory, spilled bytes.
+// The listing that `make ptx` makes of ptxas: lines of kernel, architecture, registers, static shared memory, spilled bytes, release of ptxas.
 #ifdef LAPWING_RESOURCES
 __asm__(".section .rodata\n.globl lapwing_resources\n.hidden lapwing_resources\nlapwing_resources:\n.incbin \"" LAPWING_RESOURCES "\"\n.byte 0\n.previous\n");
 extern "C" const char lapwing_resources[];
@@ -27,11 +27,11 @@ bool registers(Function &f) {
         unsigned regs, shared, spill;
         if (!(cells >> kernel >> arch >> regs >> shared >> spill) || kernel != f.name || arch.compare(0, 3, "sm_")) continue;
         const int a = atoi(arch.c_str() + 3);
-        if (a <= capability() && a > nearest) {
-            nearest = a;
-            f.registers = regs;
-            f.shared = shared;
-        }
+        if (a > capability() || a < nearest) continue;
+        // Several releases of ptxas know an architecture; the driver's may be any, so what the greediest takes must fit.
+        f.registers = a > nearest ? regs : std::max(f.registers, regs);
+        f.shared = a > nearest ? shared : std::max<size_t>(f.shared, shared);
+        nearest = a;
     }
     return nearest > 0;
 }
