@@ -51,6 +51,14 @@ func TestRealKafkaCarSensors(t *testing.T) {
 func TestRealKafkaLifeOfAModel(t *testing.T) { lifeOfAModel(t, realKafka(t)) }
 func TestLifeOfAModel(t *testing.T)          { lifeOfAModel(t, embedded(t)) }
 
+// Checkpoints in a real broker's compacted topic.
+func TestRealKafkaTrainResumes(t *testing.T) {
+	f := realKafka(t)
+	topic := "resumed" + f.suffix
+	f.run(nil, "generate", "cars", "--rate", "0", "--count", "5000", "--topic", topic)
+	trainResumes(t, f.addr, topic, topic)
+}
+
 // lifeOfAModel publishes, swaps, restarts and rolls back while records flow, none of which may cost or double a record.
 func lifeOfAModel(t *testing.T, f *flow) {
 	topic, model := "life"+f.suffix, "life"+f.suffix
