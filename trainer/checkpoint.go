@@ -175,8 +175,18 @@ func (j *job) resultSettings() (map[string]json.RawMessage, error) {
 	if err := json.Unmarshal(text, &named); err != nil {
 		return nil, err
 	}
-	named["Engine"], err = json.Marshal(j.Engine.Name() + "/" + j.Engine.Level())
+	named["Engine"], err = json.Marshal(arithmetic(j.Engine))
 	return named, err
+}
+
+// arithmetic names what the weights are computed by, down to the byte. An engine's levels train the same weights, on any processor and
+// any device, but for the portable code, which adds in another order. What a level does change, the lineage, is that of the machine
+// which ends the run.
+func arithmetic(e kernels.Engine) string {
+	if e.Level() == "portable" {
+		return e.Name() + "/portable"
+	}
+	return e.Name()
 }
 
 // differences names the settings that are not those of the checkpoint.

@@ -268,7 +268,7 @@ func (j *job) learn(ctx context.Context, h *history, t *trimmed, f *fitted, r *R
 	}
 	d := j.newDescent(h, trainer, train, held, f.batch)
 	d.begin(v.rate)
-	if err := j.start(d, r, h.ranges(), madeOf(h.n, train.n, held)); err != nil {
+	if err := j.start(d, r, h.ranges(), madeOf(h.n, train, held)); err != nil {
 		return err
 	}
 	for {

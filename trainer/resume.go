@@ -3,6 +3,7 @@ package trainer
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -155,10 +156,11 @@ func (j *job) start(d *descent, r *Report, ranges []stream.Range, made string) e
 	return nil
 }
 
-// madeOf is the digest of what the deterministic parts of a run made of the history: rows by number and kept, and the validation's values.
-func madeOf(rows, kept int, held []float32) string {
+// madeOf is the digest of what a run makes of the history before it learns: how many rows, which of them train, and the validation's values.
+func madeOf(rows int, train *rowSet, held []float32) string {
 	sum := sha256.New()
-	fmt.Fprintf(sum, "%d %d ", rows, kept)
+	fmt.Fprintf(sum, "%d ", rows)
+	binary.Write(sum, binary.LittleEndian, train.words)
 	sum.Write(bytesOf(held))
 	return hex.EncodeToString(sum.Sum(nil))
 }

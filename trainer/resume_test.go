@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/lapwing-stream/lapwing/kernels"
+	"github.com/lapwing-stream/lapwing/kernels/cpu"
 	"github.com/lapwing-stream/lapwing/kernels/gorgonia"
 	"github.com/lapwing-stream/lapwing/model"
 	"github.com/lapwing-stream/lapwing/stream"
@@ -127,6 +128,39 @@ func TestResumedRunGivesTheSameBytes(t *testing.T) {
 				t.Errorf("the checkpoints of a published model are left: %v", err)
 			}
 		})
+	}
+}
+
+// A run goes on at another level of the processor, where it gives the bytes of an unbroken run there; the portable code rounds otherwise.
+func TestResumeAtAnotherLevel(t *testing.T) {
+	b := newBench(t)
+	b.topic("h", 2, values(2, machine(4, 3000)...)...)
+	levels := cpu.Levels()
+	at := func(level string) *bench {
+		b := *b
+		e, err := cpu.NewAt(level)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.deps.Engine = e
+		return &b
+	}
+	for _, level := range levels[1:] {
+		o := slow("h")
+		o.Model, o.KeepDir = level, t.TempDir()
+		want := at(level).mustRun(o)
+		var left *InterruptedError
+		if err := at(levels[0]).interrupt(o, 200, ""); !errors.As(err, &left) || left.Run == "" {
+			t.Fatal(err)
+		}
+		o.Resume = Newest
+		got, err := at(level).run(o)
+		switch {
+		case level == "portable" && (!errors.Is(err, ErrOtherRun) || !strings.Contains(err.Error(), `engine is "cpu/portable", was "cpu"`)):
+			t.Errorf("from %s to %s: %v", levels[0], level, err)
+		case level != "portable" && (err != nil || model.Digest(got.Data) != model.Digest(want.Data)):
+			t.Errorf("from %s to %s the model is another (%v)", levels[0], level, err)
+		}
 	}
 }
 
