@@ -169,16 +169,19 @@ func madeOf(rows int, train *rowSet, held []float32) string {
 // read there is nothing to keep: an earlier checkpoint, where the run began from one, still stands.
 func (j *job) leave(ctx context.Context, err error) error {
 	c := j.checkpoints
-	if c == nil {
+	if c == nil && (j.Checkpoint == 0 || j.DryRun) {
 		return err
 	}
 	if ctx.Err() == nil {
-		if c.wrote {
+		if c != nil && c.wrote {
 			j.Log.Warn("training failed; what it had learned before is in its last checkpoint", "topic", CheckpointTopic, "model", j.Model, "run", c.run, "step", c.step, "steps", c.plan.Steps)
 		}
 		return err
 	}
 	left := &InterruptedError{Cause: err}
+	if c == nil {
+		return left
+	}
 	if c.last != nil {
 		left.Unwritten = c.write(context.WithoutCancel(ctx), *c.last)
 	}

@@ -219,7 +219,7 @@ func Run(ctx context.Context, d Deps, o Options) (*Report, error) {
 	r := &Report{Topic: o.Topic, Name: o.Model, Alias: o.Alias}
 
 	if err := j.prepare(ctx); err != nil {
-		return nil, err
+		return nil, j.leave(ctx, err)
 	}
 	report, err := j.run(ctx, r)
 	if err != nil && report == nil {

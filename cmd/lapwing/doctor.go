@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/lapwing-stream/lapwing/server"
 	"github.com/lapwing-stream/lapwing/stream"
+	"github.com/lapwing-stream/lapwing/trainer"
 )
 
 func (a *app) doctorCommand() *cobra.Command {
@@ -61,6 +63,9 @@ func (a *app) doctor(cmd *cobra.Command) error {
 		deps := server.Deps{Client: client, Registry: a.registry(client, e), Engine: engine, Log: a.log}
 		found = append(found, server.Examine(ctx, deps, serverOptions(&e.Config))...)
 		found = nextCommands(found, client.Brokers())
+		if e.Train.Checkpoint > 0 {
+			found = append(found, checkpointFinding(ctx, client))
+		}
 		if len(e.Streams) == 0 {
 			found = append(found, server.Finding{Area: "streams", Severity: server.Failure, What: "no stream is configured: serve would have nothing to do",
 				Next: "add --topic T and --model NAME, or streams to lapwing.yaml"})
@@ -72,6 +77,42 @@ func (a *app) doctor(cmd *cobra.Command) error {
 	here := readMachine(e.Train.SpillDir)
 	found = append(append(found, portFinding(ctx, e.HTTP)), here.findings(&e.Config, engine, refused)...)
 	return a.showFindings(found)
+}
+
+// checkpointFinding looks at what train keeps its checkpoints in. It trains without them too, and serve has no use for them, so what is
+// missing stands in nobody's way.
+func checkpointFinding(ctx context.Context, client *stream.Client) server.Finding {
+	const topic = trainer.CheckpointTopic
+	f := server.Finding{Area: "topic", Severity: server.Fine, Where: "topic " + topic}
+	f.What = "checkpoints of train"
+	warn := func(what, next string) server.Finding {
+		f.Area, f.Severity, f.What, f.Next = "rights", server.Warning, what+": train works without checkpoints, and --resume begins at the beginning", next
+		return f
+	}
+	state, err := client.Describe(ctx, topic)
+	switch {
+	case errors.Is(err, stream.ErrNoTopic):
+		cluster, err := client.Cluster(ctx)
+		if err == nil && !cluster.Rights.Allows("CREATE") {
+			return warn("does not exist, and this client may not make it", fmt.Sprintf(
+				"kafka-topics.sh --bootstrap-server %s --create --topic %s --partitions 1 --config cleanup.policy=compact,delete --config retention.ms=604800000", client.Brokers(), topic))
+		}
+		f.Severity, f.What = server.Note, "does not exist yet; train makes it for its checkpoints"
+	case err != nil:
+		return warn("cannot be looked at: "+explain(err).what, "")
+	default:
+		var missing, operations []string
+		for _, o := range []string{"READ", "WRITE"} {
+			if !state.Rights.Allows(o) {
+				missing, operations = append(missing, o), append(operations, "--operation "+strings.ToLower(o))
+			}
+		}
+		if len(missing) > 0 {
+			return warn("this client may not "+strings.Join(missing, ", ")+" it", fmt.Sprintf(
+				"kafka-acls.sh --bootstrap-server %s --add --allow-principal User:NAME %s --topic %s", client.Brokers(), strings.Join(operations, " "), topic))
+		}
+	}
+	return f
 }
 
 // nextCommands lets the commands of a finding be typed as they stand: ours reach the broker that was looked at.

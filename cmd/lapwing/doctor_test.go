@@ -9,11 +9,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
 	"github.com/lapwing-stream/lapwing/kernels"
 	"github.com/lapwing-stream/lapwing/kernels/cpu"
 	"github.com/lapwing-stream/lapwing/kernels/gorgonia"
 	"github.com/lapwing-stream/lapwing/server"
 	"github.com/lapwing-stream/lapwing/stream"
+	"github.com/lapwing-stream/lapwing/trainer"
 )
 
 // From nothing to a stream that would be served: each step is what the finding before it said to do.
@@ -73,6 +77,46 @@ func TestDoctor(t *testing.T) {
 	if code != exitOK || !strings.Contains(stdout, "\nserve would work\n") || !strings.Contains(stdout, "ok      model   model cars/1: live as live, 18 columns") {
 		t.Errorf("in words: exit %d\n%s%s", code, stdout, stderr)
 	}
+}
+
+// What stands in the way of checkpoints is a warning with the line that gives the right.
+func TestDoctorOfCheckpoints(t *testing.T) {
+	t.Parallel()
+	allow := func(operations ...kmsg.ACLOperation) (acls []kfake.ACL) {
+		for _, o := range operations {
+			acls = append(acls, kfake.ACL{Resource: kmsg.ACLResourceTypeTopic, Name: trainer.CheckpointTopic, Pattern: kmsg.ACLResourcePatternTypeLiteral, Operation: o, Allow: true})
+		}
+		return append(acls, kfake.ACL{Resource: kmsg.ACLResourceTypeCluster, Name: "kafka-cluster", Pattern: kmsg.ACLResourcePatternTypeLiteral, Operation: kmsg.ACLOperationDescribe, Allow: true})
+	}
+	const read, write, describe = kmsg.ACLOperationRead, kmsg.ACLOperationWrite, kmsg.ACLOperationDescribe
+	k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.EnableACLs(), kfake.EnableSASL(), kfake.SleepOutOfOrder(), kfake.Superuser("PLAIN", "root", "root-secret"),
+		kfake.User("PLAIN", "reader", "reader-secret", allow(read, describe)...), kfake.User("PLAIN", "trainer", "trainer-secret", allow(read, write, describe)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.Close)
+	clients := map[string]*stream.Client{}
+	for _, user := range []string{"root", "reader", "trainer"} {
+		if clients[user], err = stream.Connect(t.Context(), stream.Options{Properties: map[string]string{
+			"bootstrap.servers": k.ListenAddrs()[0], "security.protocol": "SASL_PLAINTEXT", "sasl.mechanisms": "PLAIN", "sasl.username": user, "sasl.password": user + "-secret",
+		}}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(clients[user].Close)
+	}
+	check := func(user string, severity server.Severity, what, next string) {
+		t.Helper()
+		if f := checkpointFinding(t.Context(), clients[user]); f.Severity != severity || !strings.HasPrefix(f.What, what) || !strings.Contains(f.Next, next) || next == "" && f.Next != "" {
+			t.Errorf("%s: %+v; want %s %q, next %q", user, f, severity, what, next)
+		}
+	}
+	check("root", server.Note, "does not exist yet; train makes it", "")
+	check("reader", server.Warning, "does not exist, and this client may not make it", "--create --topic lapwing.checkpoints --partitions 1")
+	if _, err := clients["root"].CreateTopic(t.Context(), stream.TopicSpec{Name: trainer.CheckpointTopic, Partitions: 1}); err != nil {
+		t.Fatal(err)
+	}
+	check("reader", server.Warning, "this client may not WRITE it", "--operation write --topic lapwing.checkpoints")
+	check("trainer", server.Fine, "checkpoints of train", "")
 }
 
 // Machines that are not at hand.

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,6 +24,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // These markers are secrets: they may stand in the configuration that run-once reads, and nowhere else.
@@ -378,6 +381,67 @@ func TestRunOnceEndsExactlyOnce(t *testing.T) {
 				t.Errorf("%d versions of the model are in Kafka", n)
 			}
 		})
+	}
+}
+
+// A machine that is taken away leaves a checkpoint, and the next one goes on from there: the same command, given again.
+func TestRunOnceGoesOn(t *testing.T) {
+	t.Parallel()
+	kafka, err := kgo.NewClient(kgo.SeedBrokers(place.brokers), kgo.ConsumeTopics("lapwing.checkpoints"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.MetadataMinAge(50*time.Millisecond), kgo.MetadataMaxAge(100*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kafka.Close()
+	// awaitCheckpoint returns the step of the next checkpoint that is whole, once one is beyond the given step.
+	awaitCheckpoint := func(beyond int) (step int) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 45*time.Second)
+		defer cancel()
+		for step <= beyond {
+			fetches := kafka.PollFetches(ctx)
+			if ctx.Err() != nil {
+				t.Fatalf("no checkpoint was written: %v", fetches.Err())
+			}
+			fetches.EachRecord(func(r *kgo.Record) {
+				var manifest struct{ Step int }
+				if strings.HasPrefix(string(r.Key), "goes-on/") && strings.Count(string(r.Key), "/") == 2 && json.Unmarshal(r.Value, &manifest) == nil {
+					step = max(step, manifest.Step)
+				}
+			})
+		}
+		return step
+	}
+	step := regexp.MustCompile(`a checkpoint holds step ([0-9,]+) of`)
+	reached := 0
+	for turn := range 2 {
+		m := newMachine(t, "")
+		file := m.write("lapwing.yaml", config(place.brokers)+"train: {checkpoint: 100ms}\n", 0o600)
+		seen := 0
+		o := m.run(func(int, *os.Process) {
+			seen = awaitCheckpoint(reached)
+			m.notice.Store(true)
+		}, append([]string{"--cloud", "aws", "--config", file, "--"}, endless("goes-on")...)...)
+		if o.Ending != "notice" || o.Code != 75 || len(o.shutdowns) != 1 {
+			t.Errorf("%+v\n%s", o, o.log)
+		}
+		said := step.FindStringSubmatch(o.Said)
+		if said == nil {
+			t.Fatalf("it does not say what it leaves: %s", o.Said)
+		}
+		last, err := strconv.Atoi(strings.ReplaceAll(said[1], ",", ""))
+		if err != nil || last < seen || seen <= reached {
+			t.Errorf("turn %d: from step %d, a checkpoint at %d, the last at %d (%v)", turn, reached, seen, last, err)
+		}
+		if goesOn := strings.Contains(o.log, "going on from a checkpoint"); goesOn != (turn > 0) {
+			t.Errorf("turn %d goes on: %v\n%s", turn, goesOn, o.log)
+		}
+		reached = last
+	}
+	m := newMachine(t, "")
+	file := m.write("lapwing.yaml", config(place.brokers), 0o600)
+	o := m.run(nil, append([]string{"--cloud", "aws", "--config", file, "--", "--seed", "2"}, endless("goes-on")...)...)
+	if o.Ending != "failed" || o.Code != 1 || !strings.Contains(o.Said, "seed is 2, was 1") || len(o.shutdowns) != 1 {
+		t.Errorf("with other arguments: %+v\n%s", o, o.log)
 	}
 }
 
