@@ -65,11 +65,15 @@ ptx: build/cuda/.ready ## kernels/cuda/*.ptx and resources.txt from the kernels'
 test-gpu-emulated: build/cuda/.ready ## kernels and gpu binary without a GPU: emulated driver, three sanitizers, seeded faults
 	@$(GPU) CUDA_INCLUDE="$(CUDA_INCLUDE)" kernels/cuda/emulator/check
 
-test-gpu: build/cuda/.headers ## the same tests on this machine's GPU, and under compute-sanitizer where it is installed
-	@command -v nvidia-smi >/dev/null && nvidia-smi -L || { echo "no GPU here: make test-gpu-emulated runs the kernels on the CPU" >&2; exit 1; }
-	@mkdir -p build; $(GPU) $(GO) test -tags gpu -count=1 ./kernels/cuda/... && $(GPU) $(GO) test -tags gpu -c -o build/cuda.test ./kernels/cuda
+# Whether a GPU can be used is asked of the program: containers may have a driver and no nvidia-smi.
+test-gpu: gpu ## on this machine's GPU: kernels' tests, compute-sanitizer where it is installed, lapwing bench gpu (build/gpu.html, build/gpu.json)
+	@found=$$(bin/lapwing-gpu version | sed -n 's/^ *gpu  *//p'); echo "$$found"; case $$found in GPU*) ;; *) echo "no GPU here: make test-gpu-emulated runs the kernels on the CPU" >&2; exit 1 ;; esac
+	@mkdir -p build; $(GPU) $(GO) test -tags gpu -count=1 -timeout 20m ./kernels/cuda ./kernels/cuda/driver && $(GPU) $(GO) test -tags gpu -count=1 -timeout 20m -run GPU ./cmd/lapwing
+	@$(GPU) $(GO) test -tags gpu -c -o build/cuda.test ./kernels/cuda
 	@if command -v compute-sanitizer >/dev/null; then cd kernels/cuda; for tool in memcheck racecheck synccheck initcheck; do \
-	compute-sanitizer --tool $$tool --error-exitcode 1 ../../build/cuda.test -test.run 'Compliance|SameBits'; done; else echo "no compute-sanitizer here: the suite alone was run"; fi
+	echo "compute-sanitizer --tool $$tool"; compute-sanitizer --tool $$tool --error-exitcode 1 ../../build/cuda.test -test.run 'Compliance|SameBits|Resident'; done; \
+	else echo "no compute-sanitizer here: the kernels' tests were run without it"; fi
+	@./bin/lapwing-gpu bench gpu --json build/gpu.json --html build/gpu.html
 
 # Two passes: the race detector over all packages; then, without it and alone on the machine, the tests that run the program as a user does.
 test: build lint ## lint, unit tests with the race detector, fuzz seeds, end-to-end, ONNX Runtime, real sets, demo

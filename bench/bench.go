@@ -19,6 +19,8 @@ type Options struct {
 	Records    int           // records of the topics that are read and scored, count; default 1,000,000
 	LatencyFor time.Duration // measured time of the latency suite; default 20s
 	Soak       int           // records of the memory suite, count; default 1,000,000
+	History    int           // records of the topic that the gpu suite trains from, count; default 10,000,000
+	GPU        *GPU          // device of the gpu suite; default none
 	Sample     time.Duration // that a subject computes in process in each round; default 100ms
 	Smoke      bool          // only whether results agree with the peers': small counts, no warm-up, no targets; what a peer lacks is an error; default false
 	Peers      string        // folder of the peers that were installed (py, torch, broker, streams); default none: their rows say so
@@ -59,6 +61,12 @@ func (o Options) WithDefaults() Options {
 	if o.Soak == 0 {
 		o.Soak = 1_000_000
 	}
+	if o.History == 0 {
+		o.History = 10_000_000
+		if o.Smoke {
+			o.History = 5_000
+		}
+	}
 	if o.Log == nil {
 		o.Log = io.Discard
 	}
@@ -80,7 +88,7 @@ func (o Options) Validate() error {
 	for _, n := range []struct {
 		name      string
 		is, least int
-	}{{"rounds", o.Rounds, 1}, {"records", o.Records, 1000}, {"soak records", o.Soak, 1000}} {
+	}{{"rounds", o.Rounds, 1}, {"records", o.Records, 1000}, {"soak records", o.Soak, 1000}, {"history records", o.History, 1000}} {
 		if n.is != 0 && n.is < n.least {
 			faults = append(faults, fmt.Errorf("%s is %d; at least %d", n.name, n.is, n.least))
 		}
@@ -114,6 +122,7 @@ func Suites() []Suite {
 		{"latency", "from when a record was due to its score consumed, 1,000 records/s; next to the same", latencySuite, false, false},
 		{"swap", "latency while models swap 10 times a second; what was lost or came twice", swapSuite, false, false},
 		{"memory", "resident memory of serve while models swap; 10 minutes, so only where it is named", memorySuite, true, false},
+		{"gpu", "a GPU next to PyTorch: samples/s, rows/s, topic to model; lapwing-gpu, where it is named", gpuSuite, true, true},
 	}
 }
 

@@ -45,7 +45,7 @@ func scoreSuite(ctx context.Context, r *run) error {
 		}
 		nets = append(nets, n)
 	}
-	torch := r.startTorch(ctx)
+	torch := r.startTorch(ctx, "cpu")
 	defer torch.close()
 	for _, n := range nets {
 		if err := r.scoreNet(ctx, n, missing, torch); err != nil {
@@ -133,7 +133,7 @@ func (r *run) scoreNet(ctx context.Context, n *network, missing error, torch *to
 				subjects = append(subjects, alone)
 			}
 			if threads == 1 {
-				more, err := torch.scoreSubjects(ctx, n, m.Program, batch, reference)
+				more, err := torch.scoreSubjects(ctx, n, m.Program, n.rows[:batch*n.width], batch, reference)
 				if err != nil {
 					return fmt.Errorf("%s: %w", c.kase, err)
 				}

@@ -64,7 +64,7 @@ func TestScoreWithoutPeers(t *testing.T) {
 	if missing == nil {
 		t.Fatal("a folder without peers has ONNX Runtime")
 	}
-	torch := r.startTorch(t.Context())
+	torch := r.startTorch(t.Context(), "cpu")
 	defer torch.close()
 	if err := r.scoreNet(t.Context(), nets[1], missing, torch); err != nil {
 		t.Fatal(err)

@@ -26,11 +26,26 @@ type torch struct {
 	absent  error
 	dir     string
 	sample  time.Duration
+	modes   []torchMode
 }
 
-// startTorch always gives one; where PyTorch is missing, its subjects say so.
-func (r *run) startTorch(ctx context.Context) *torch {
-	t := &torch{sample: r.Sample}
+// torchMode is a way to run PyTorch, by the name that it has in tables.
+type torchMode struct{ name, how string }
+
+const (
+	torchEager    = "torch"
+	torchCompiled = "torch.compile"
+	torchGraphs   = "torch, CUDA graphs"
+)
+
+func (m torchMode) compiled() bool { return m.how == "compiled" }
+
+// startTorch always gives one, on a device as PyTorch names it; where PyTorch is missing, its subjects say so.
+func (r *run) startTorch(ctx context.Context, device string) *torch {
+	t := &torch{sample: r.Sample, modes: []torchMode{{torchEager, "eager"}, {torchCompiled, "compiled"}}}
+	if device != "cpu" {
+		t.modes = append(t.modes, torchMode{torchGraphs, "graphs"})
+	}
 	python, err := r.peerFile("torch", "bin", "python")
 	if r.Smoke {
 		err = errNotInSmoke
@@ -46,7 +61,7 @@ func (r *run) startTorch(ctx context.Context) *torch {
 	if t.absent = os.WriteFile(program, torchProgram, 0o644); t.absent != nil {
 		return t
 	}
-	if t.process, t.absent = venv.Start(ctx, python, program); t.absent != nil {
+	if t.process, t.absent = venv.Start(ctx, python, program, device); t.absent != nil {
 		return t
 	}
 	var first struct{ Versions map[string]string }
@@ -76,15 +91,26 @@ func (t *torch) ask(ctx context.Context, request map[string]any, answer any) err
 
 // layers are what the Python program needs to build a plain network.
 func (t *torch) layers(p *kernels.Program, rows []float32) (map[string]any, error) {
-	widths, acts := []int{p.Width}, []string{}
+	return t.networks([]*kernels.Program{p}, rows)
+}
+
+// networks are the same of several that differ in their weights, for the Python program to stack.
+func (t *torch) networks(of []*kernels.Program, rows []float32) (map[string]any, error) {
+	widths, acts := []int{of[0].Width}, []string{}
 	var weights []float32
-	for _, s := range p.Steps {
-		if g, ok := s.(*kernels.Gemm); ok {
-			widths, acts = append(widths, g.Out), append(acts, g.Act.String())
+	for k, p := range of {
+		for _, s := range p.Steps {
+			g, ok := s.(*kernels.Gemm)
+			if !ok {
+				continue
+			}
+			if k == 0 {
+				widths, acts = append(widths, g.Out), append(acts, g.Act.String())
+			}
 			weights = append(append(weights, g.W...), g.B...)
 		}
 	}
-	files := map[string]any{"widths": widths, "acts": acts, "weights": filepath.Join(t.dir, "weights.f32"), "rows": filepath.Join(t.dir, "rows.f32")}
+	files := map[string]any{"networks": len(of), "widths": widths, "acts": acts, "weights": filepath.Join(t.dir, "weights.f32"), "rows": filepath.Join(t.dir, "rows.f32")}
 	if err := writeFloats(files["weights"].(string), weights); err != nil {
 		return nil, err
 	}
@@ -108,27 +134,22 @@ func readFloats(name string) ([]float32, error) {
 	return v, err
 }
 
-var torchModes = []struct {
-	name     string
-	compiled bool
-}{{"torch", false}, {"torch.compile", true}}
-
-// scoreSubjects are PyTorch eager and compiled on a plain network. Compiling takes seconds for each shape: it is done for a few.
-func (t *torch) scoreSubjects(ctx context.Context, n *network, p *kernels.Program, batch int, ours []float32) ([]subject, error) {
+// scoreSubjects are PyTorch's ways on a plain network. Compiling takes seconds for each shape: it is done for a few.
+func (t *torch) scoreSubjects(ctx context.Context, n *network, p *kernels.Program, rows []float32, batch int, ours []float32) ([]subject, error) {
 	var subjects []subject
 	if n.hidden == nil {
 		return nil, nil // a detector's prototypes would be a program of our own, and prove nothing about PyTorch
 	}
-	for _, mode := range torchModes {
+	for _, mode := range t.modes {
 		name := mode.name
 		s := subject{name: name, role: Peer, absent: t.absent}
 		if s.absent == nil {
-			request, err := t.layers(p, n.rows)
+			request, err := t.layers(p, rows)
 			if err != nil {
 				return nil, err
 			}
 			out := filepath.Join(t.dir, "scores.f32")
-			request["op"], request["name"], request["batch"], request["compiled"], request["out"] = "score", name, batch, mode.compiled, out
+			request["op"], request["name"], request["batch"], request["how"], request["out"] = "score", name, batch, mode.how, out
 			var nothing struct{}
 			if s.absent = t.ask(ctx, request, &nothing); s.absent == nil {
 				theirs, err := readFloats(out)

@@ -24,7 +24,7 @@ var trainMetrics = []metric{{name: "samples/s", unit: "1/s"}, {name: "loss", low
 
 // trainSuite compares minibatch steps with Gorgonia's and PyTorch's: eager with fused Adam, and compiled.
 func trainSuite(ctx context.Context, r *run) error {
-	torch := r.startTorch(ctx)
+	torch := r.startTorch(ctx, "cpu")
 	defer torch.close()
 	for _, layers := range [][]int{{30, 14, 7, 14}, {18, 14, 7, 7}} {
 		for _, batch := range []int{256, 1024} {
@@ -105,9 +105,9 @@ func (r *run) trainNet(ctx context.Context, layers []int, batch, threads int, to
 		r.targetRatio(fmt.Sprintf("train %s, times the Gorgonia engine", c.kase), 30, m, Ours, "gorgonia", "samples/s", false)
 	}
 	if threads == 1 {
-		best := "torch"
-		if c := m.value("torch.compile", "samples/s"); c > 0 && !(m.value("torch", "samples/s") >= c) { // NaN where one failed
-			best = "torch.compile"
+		best := torchEager
+		if c := m.value(torchCompiled, "samples/s"); c > 0 && !(m.value(torchEager, "samples/s") >= c) { // NaN where one failed
+			best = torchCompiled
 		}
 		want := 8.
 		if batch == 1024 {
@@ -183,10 +183,10 @@ func (r *run) timeToLoss(ctx context.Context, torch *torch) error {
 // trainSubjects are PyTorch with fused Adam, eager and compiled. Their losses after the steps go into losses.
 func (t *torch) trainSubjects(ctx context.Context, p *kernels.Program, data []float32, batch, threads, steps int, losses map[string]float64) ([]subject, error) {
 	var subjects []subject
-	for _, mode := range torchModes {
+	for _, mode := range t.modes {
 		name := mode.name
 		s := subject{name: name, role: Peer, absent: t.absent}
-		if s.absent == nil && mode.compiled && threads > 1 {
+		if s.absent == nil && mode.compiled() && threads > 1 {
 			s.absent = errors.New("compiled for one thread only: it takes up to half a minute each time")
 		}
 		if s.absent == nil {
@@ -195,7 +195,7 @@ func (t *torch) trainSubjects(ctx context.Context, p *kernels.Program, data []fl
 				return nil, err
 			}
 			request["op"], request["name"], request["batch"], request["threads"], request["rate"] = "train", name, batch, threads, trainRate
-			request["compiled"], request["judged"] = mode.compiled, batch
+			request["how"], request["judged"] = mode.how, batch
 			var nothing struct{}
 			s.absent = t.ask(ctx, request, &nothing)
 		}
@@ -215,13 +215,13 @@ func (t *torch) trainSubjects(ctx context.Context, p *kernels.Program, data []fl
 // untilSubjects are PyTorch's times to a loss over held rows.
 func (t *torch) untilSubjects(ctx context.Context, p *kernels.Program, data, held []float32, batch, every, most int, goal float64) []subject {
 	var subjects []subject
-	for _, mode := range torchModes {
+	for _, mode := range t.modes {
 		name := mode.name
 		s := subject{name: name, role: Peer, absent: t.absent}
 		if s.absent == nil {
 			request, err := t.layers(p, slices.Concat(data, held))
 			if err == nil {
-				request["op"], request["name"], request["batch"], request["rate"], request["compiled"] = "train", name, batch, trainRate, mode.compiled
+				request["op"], request["name"], request["batch"], request["rate"], request["how"] = "train", name, batch, trainRate, mode.how
 				request["judged"], request["held"] = batch, len(held)/p.Width
 				var nothing struct{}
 				err = t.ask(ctx, request, &nothing)

@@ -43,6 +43,7 @@ Suites:
   lapwing bench score --json before.json
   lapwing bench compare before.json after.json
   lapwing bench memory --soak 200000 --json memory.json
+  lapwing-gpu bench gpu --json gpu.json
   lapwing bench quality --data sets --no-peers`,
 		RunE: func(cmd *cobra.Command, suites []string) error {
 			if cmd.Flags().Changed("install-peers") && len(suites) > 0 { // a name after a blank is a suite's
@@ -52,10 +53,10 @@ Suites:
 			if err := o.Validate(); err != nil {
 				return usage(err.Error(), "", "for example: "+firstExample(cmd))
 			}
-			if _, err := a.configure(cmd); err != nil {
+			config, err := a.configure(cmd)
+			if err != nil {
 				return err
 			}
-			var err error
 			if o.Peers == "" {
 				if o.Peers, err = peersFolder(); err != nil {
 					return err
@@ -70,6 +71,14 @@ Suites:
 			}
 			if slices.ContainsFunc(bench.Suites(), func(s bench.Suite) bool { return s.Name == jsonFile }) {
 				return usage("--json is given the name of a suite, "+jsonFile, "", "name a file, or - for standard output: --json bench.json")
+			}
+			if slices.Contains(suites, "gpu") {
+				g, release, err := a.benchGPU(config.GPU)
+				if err != nil {
+					return err
+				}
+				defer release()
+				o.GPU, o.Smoke = g, o.Smoke || g.Emulated
 			}
 			if htmlFile == "" && !o.Smoke && jsonFile != "-" {
 				htmlFile = "lapwing-bench.html"
@@ -102,6 +111,7 @@ Suites:
 	f.IntVar(&o.Records, "records", 0, "`RECORDS` of the topics that are read and scored; 0: 1,000,000, or 5,000 with --smoke")
 	f.DurationVar(&o.LatencyFor, "latency-for", 0, "measured `TIME` of latency; 0: 20s, or 1s with --smoke")
 	f.IntVar(&o.Soak, "soak", 1_000_000, "`RECORDS` of the memory suite")
+	f.IntVar(&o.History, "history", 0, "`RECORDS` of the topic that the gpu suite trains from; 0: 10,000,000, or 5,000 with --smoke")
 	f.DurationVar(&o.Sample, "sample", bench.Options{}.WithDefaults().Sample, "`TIME` that each side computes in process in a round")
 	f.StringVar(&o.Peers, "peers", "", "`FOLDER` of the peers; empty: lapwing/peers in your cache folder")
 	f.StringSliceVar(&install, "install-peers", nil, "put peers into that folder and end: `NAMES` parted by commas, empty: "+strings.Join(bench.StandardPeers(), ","))
@@ -110,6 +120,7 @@ Suites:
 	f.BoolVar(&o.Smoke, "smoke", false, "only see whether results agree with the peers', on small counts: no figure means anything")
 	f.StringVar(&jsonFile, "json", "", "write rows and targets as JSON to `FILE`; - for standard output, in place of the table")
 	f.StringVar(&htmlFile, "html", "", "write tables and plots as one page to `FILE`; empty: lapwing-bench.html, but not with --smoke or --json -; none: no page")
+	a.bind(f, "gpu.device")
 	cmd.AddCommand(a.benchCompareCommand(), a.benchQualityCommand(), a.benchPassThroughCommand())
 	return cmd
 }

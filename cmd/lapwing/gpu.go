@@ -4,7 +4,9 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
+	"github.com/lapwing-stream/lapwing/bench"
 	"github.com/lapwing-stream/lapwing/kernels"
 	"github.com/lapwing-stream/lapwing/kernels/cuda"
 	"github.com/lapwing-stream/lapwing/server"
@@ -92,4 +94,26 @@ func typicalProgram() *kernels.Program {
 	p := kernels.Autoencoder(columns, []int{14, 7, 7}, []kernels.Activation{kernels.Tanh, kernels.Tanh, kernels.Tanh})
 	kernels.Initialise(p, 1)
 	return p
+}
+
+// benchGPU takes the GPU of the configuration into use to be measured: it computes every batch, whatever its size.
+func (a *app) benchGPU(c GPUConfig) (*bench.GPU, func(), error) {
+	c.BatchFrom = 1
+	made, release, err := a.openGPU(c, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	e := made.(*cuda.Engine)
+	info := e.Device().Info()
+	return &bench.GPU{
+		Engine: e, Name: info.Name, Title: gpuLine(&info), Number: info.Index, SMs: info.SMs, Emulated: strings.HasPrefix(info.Name, "Emulated"),
+		MultiplyAdds: info.MultiplyAdds(), Bandwidth: info.Bandwidth(), CopyTime: e.CopyTime, LaunchTime: e.LaunchTime,
+		Resident: func(p *kernels.Program, rows []float32) (bench.Resident, error) {
+			r, err := e.Resident(p, rows)
+			if err != nil {
+				return nil, err // not a Resident that is nil
+			}
+			return r, nil
+		},
+	}, release, nil
 }

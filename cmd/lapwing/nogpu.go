@@ -3,6 +3,7 @@
 package main
 
 import (
+	"github.com/lapwing-stream/lapwing/bench"
 	"github.com/lapwing-stream/lapwing/kernels"
 	"github.com/lapwing-stream/lapwing/server"
 )
@@ -16,3 +17,7 @@ func visibleGPUs() []string { return nil }
 
 // gpuFinding: this build knows no more of a GPU than that its driver is loaded.
 func gpuFinding(kernels.Engine, error) (server.Finding, bool) { return server.Finding{}, false }
+
+func (*app) benchGPU(GPUConfig) (*bench.GPU, func(), error) {
+	return nil, nil, usage("this build has no engine for GPUs", "bench gpu", "take lapwing-gpu, which make gpu builds")
+}

@@ -14,6 +14,7 @@ func TestCudaNeedsItsBuild_Case7_03(t *testing.T) {
 		{"train", "--topic", "cars", "--model", "cars", "--engine", "cuda"},
 		{"serve", "--topic", "cars", "--model", "cars", "--engine", "cuda"},
 		{"score", "x.jsonl", "--model", "cars", "--engine", "cuda"},
+		{"bench", "gpu", "--smoke"},
 	} {
 		_, stderr, code := runIn(t, nil, args...)
 		if code != exitUsage || !strings.Contains(stderr, "no engine for GPUs") || !strings.Contains(stderr, "make gpu") {

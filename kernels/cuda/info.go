@@ -21,6 +21,9 @@ type Info struct {
 	SMs          int
 	Shared       int   // bytes of shared memory that a block can ask for
 	Cooperative  bool  // blocks of a launch may wait for each other
+	Clock        int   // highest of the SMs, kHz; 0 = not said
+	MemoryClock  int   // highest, kHz; 0 = not said
+	BusWidth     int   // to the memory, bits
 	Memory       int64 // bytes of the device, or of its slice
 	Free         int64 // bytes, when it was opened
 	Driver       int   // newest CUDA that the driver knows: 12020 is 12.2
@@ -123,6 +126,10 @@ func describe(index int) (cu.Device, Info, error) {
 		}
 	}
 	info.Cooperative = cooperative != 0
+	// Only measurements are held to these: a driver that does not say them is none to refuse.
+	info.Clock, _ = dev.Attribute(cu.ClockRate)
+	info.MemoryClock, _ = dev.Attribute(cu.MemoryClockRate)
+	info.BusWidth, _ = dev.Attribute(cu.GlobalMemoryBusWidth)
 	return dev, info, nil
 }
 

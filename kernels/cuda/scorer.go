@@ -266,8 +266,7 @@ func (s *scorer) chunks(d *session, rows []float32, out kernels.Output, mask, ch
 
 // start gives a chunk to the device.
 func (s *scorer) start(d *session, sl *slot, st cu.Stream, rows []float32, mask int) error {
-	p, sh, width := &s.code.plans[mask], &s.shapes[mask], s.code.width
-	n := len(rows) / width
+	n := len(rows) / s.code.width
 	results := n * s.resultWidth(mask)
 	if err := d.alloc(&sl.in, int64(len(rows)*wordSize)); err != nil {
 		return err
@@ -281,6 +280,27 @@ func (s *scorer) start(d *session, sl *slot, st cu.Stream, rows []float32, mask 
 	if err := d.pin(&sl.hostOut, results*wordSize); err != nil {
 		return err
 	}
+	if err := d.guard(func() { copy(sl.hostIn.floats(len(rows)), rows) }); err != nil {
+		return err
+	}
+	if s.code.plans[mask].input >= 0 {
+		if err := d.uploadAsync(&sl.in, &sl.hostIn, len(rows), st); err != nil {
+			return err
+		}
+	}
+	if err := s.launch(d, sl, st, n, mask); err != nil {
+		return err
+	}
+	if err := d.downloadAsync(&sl.hostOut, 0, &sl.out, 0, results, st); err != nil {
+		return err
+	}
+	sl.rows = n
+	return nil
+}
+
+// launch gives n rows in a slot's memory to the device. Results stand one behind the other: scores, reconstructions, contributions.
+func (s *scorer) launch(d *session, sl *slot, st cu.Stream, n, mask int) error {
+	p, sh, width := &s.code.plans[mask], &s.shapes[mask], s.code.width
 	grid := min((n+sh.rows-1)/sh.rows, 8*d.d.info.SMs)
 	scratch := 0
 	if sh.kernel == "score_wide" {
@@ -294,15 +314,6 @@ func (s *scorer) start(d *session, sl *slot, st cu.Stream, rows []float32, mask 
 	if err != nil {
 		return err
 	}
-	if err := d.guard(func() { copy(sl.hostIn.floats(len(rows)), rows) }); err != nil {
-		return err
-	}
-	if p.input >= 0 {
-		if err := d.uploadAsync(&sl.in, &sl.hostIn, len(rows), st); err != nil {
-			return err
-		}
-	}
-	// Results stand one behind the other: scores, reconstructions, contributions.
 	var to [3]cu.DevicePtr
 	next := sl.out.ptr
 	for bit := range to {
@@ -312,17 +323,9 @@ func (s *scorer) start(d *session, sl *slot, st cu.Stream, rows []float32, mask 
 		}
 	}
 	steps := s.there.steps.ptr + cu.DevicePtr(p.first*stepWords*wordSize)
-	err = d.launch(fn, launchShape{grid: grid, block: sh.rows / rowsOfThread, shared: sh.shared, stream: st},
+	return d.launch(fn, launchShape{grid: grid, block: sh.rows / rowsOfThread, shared: sh.shared, stream: st},
 		&sl.in, int32(n), int32(width), int32(p.input), steps, int32(p.count), &s.there.constants, int32(sh.constants),
 		&sl.scratch, int64(scratch), to[0], to[1], to[2], int32(p.outputs[0]), int32(p.outputs[1]), int32(p.outputs[2]))
-	if err != nil {
-		return err
-	}
-	if err := d.downloadAsync(&sl.hostOut, 0, &sl.out, 0, results, st); err != nil {
-		return err
-	}
-	sl.rows = n
-	return nil
 }
 
 // finish waits for a slot's chunk, if there is one, and hands out its results.
