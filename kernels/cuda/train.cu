@@ -56,7 +56,7 @@ struct train_model {
 	const int *order;
 	const train_step *steps;
 	double *losses;    // by step
-	int *state;        // steps done; 1 where a loss was not finite
+	unsigned *state;   // steps done; 1 + the step whose loss was not finite, 0 where all were
 	unsigned *barrier; // counts blocks that came to a barrier, 0 before a launch
 	float *parameters, *moment1, *moment2;
 	float *layout;       // the weights as products read them
@@ -392,7 +392,12 @@ INLINE void step_parameters(const train_model &m, const train_step &s, int rank,
 #pragma unroll
 			for (int j = 0; j < 8; j++)
 				if (k + j < leaves)
-					sum[j] += m.slots[(size_t)(k + j) * m.slot + i];
+#if FAULT == 204
+					sum[(j + blocks) & 7] +=
+#else
+					sum[j] +=
+#endif
+					    m.slots[(size_t)(k + j) * m.slot + i];
 		float g = ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
 		if (phases & DO_GRADIENT) {
 			m.gradient[i] = g;
@@ -447,8 +452,9 @@ INLINE void train(const train_model *models, int blocks, int from, int count, in
 	l.words = m.group_words;
 	l.warp = t / GROUP, l.warps = (int)blockDim.x / GROUP, l.lane = t % GROUP;
 	unsigned passed = 0;
-	// An earlier launch met a loss that is not finite. A launch without DO_FORWARD finds that loss again.
-	if ((phases & DO_FORWARD) && m.state[1])
+	// An earlier launch met a loss that is not finite. This launch may meet one while this block begins.
+	unsigned stopped = load_acquire(m.state + 1);
+	if (stopped && (int)stopped <= from)
 		return;
 	int run = m.lot < LEAF ? LEAF : m.lot; // groups that a block takes at a time: whole leaves
 	for (int i = from; i < from + count; i++) {
@@ -474,9 +480,9 @@ INLINE void train(const train_model *models, int blocks, int from, int count, in
 			if (rank == 0 && t == 0) {
 				m.losses[i] = loss;
 				if (finite || !(phases & DO_STEP))
-					m.state[0] = i + 1;
+					m.state[0] = (unsigned)i + 1;
 				else
-					m.state[1] = 1;
+					store_release(m.state + 1, (unsigned)i + 1);
 			}
 #if FAULT != 203
 			if (!finite && (phases & DO_STEP))
@@ -484,11 +490,9 @@ INLINE void train(const train_model *models, int blocks, int from, int count, in
 #endif
 			if (phases & (DO_STEP | DO_GRADIENT))
 				step_parameters(m, s, rank, blocks, phases);
-#if FAULT != 204
 			if (blocks > 1 && (phases & DO_FORWARD))
 				grid_barrier(m.barrier, ++passed * (unsigned)blocks);
 			else
-#endif
 				__syncthreads();
 		}
 	}

@@ -124,7 +124,7 @@ struct cut {
 struct outcome {
 	vector<float> w;
 	vector<double> losses;
-	vector<int> state;
+	vector<unsigned> state;
 };
 
 static outcome run(const network &n, const cut &c, const vector<float> &rows, int pitch, const vector<int> &order, const vector<train_step> &steps, const vector<float> &start, int batch, int phases)
@@ -173,7 +173,8 @@ static outcome run(const network &n, const cut &c, const vector<float> &rows, in
 	for (size_t i = 0; i < slots.n; i++)
 		slots.p[i] = NAN;
 	exact<double> losses(steps.size()), group_losses(groups);
-	exact<int> state(2), order_(order), places_(places);
+	exact<unsigned> state(2);
+	exact<int> order_(order), places_(places);
 	exact<unsigned> barrier(1);
 	exact<train_op> ops_(ops);
 	exact<train_step> steps_(steps);
@@ -206,7 +207,7 @@ static outcome run(const network &n, const cut &c, const vector<float> &rows, in
 		launch(i, 1, phases & ~(DO_FORWARD | DO_BACKWARD), false);
 	}
 	const float *w = phases & DO_GRADIENT ? gradients.get() : parameters.get();
-	return {vector<float>(w, w + start.size()), vector<double>(losses.get(), losses.get() + count), vector<int>(state.get(), state.get() + 2)};
+	return {vector<float>(w, w + start.size()), vector<double>(losses.get(), losses.get() + count), vector<unsigned>(state.get(), state.get() + 2)};
 }
 
 static int failures = 0;
@@ -269,7 +270,7 @@ int main(int argc, char **argv)
 				first = o;
 			} else if (memcmp(o.w.data(), first.w.data(), 4 * o.w.size()) || memcmp(o.losses.data(), first.losses.data(), 8 * o.losses.size()))
 				fail("bytes of another cut", n, c, o.w[0], first.w[0]);
-			if (o.state[0] != count || o.state[1] != 0)
+			if ((int)o.state[0] != count || o.state[1] != 0)
 				fail("state", n, c, o.state[0], count);
 			// A loss that is not finite ends the launch before its step.
 			vector<float> bad = data;
@@ -278,7 +279,7 @@ int main(int argc, char **argv)
 			outcome a = run(n, c, bad, pitch, order, all, start, batch, phases);
 			bool early = std::find(order.begin(), order.begin() + steps[0].n, order[steps[1].first]) != order.begin() + steps[0].n;
 			int done = early ? 0 : 1;
-			if (a.state[0] != done || a.state[1] != 1 || std::isfinite(a.losses[done]))
+			if ((int)a.state[0] != done || (int)a.state[1] != done + 1 || std::isfinite(a.losses[done]))
 				fail("state after an infinite loss", n, c, a.state[0], done);
 			vector<float> same = early ? start : run(n, c, data, pitch, order, once, start, batch, phases).w;
 			if (memcmp(a.w.data(), same.data(), 4 * same.size()))
