@@ -459,6 +459,8 @@ INLINE void train(const train_model *models, int blocks, int from, int count, in
 	int run = m.lot < LEAF ? LEAF : m.lot; // groups that a block takes at a time: whole leaves
 	for (int i = from; i < from + count; i++) {
 		const train_step s = m.steps[i];
+		if (s.n == 0) // this model makes fewer steps than others
+			return;
 		int groups = (s.n + GROUP - 1) / GROUP;
 		if (phases & DO_FORWARD) {
 			if (SHARED_WEIGHTS)
