@@ -76,10 +76,3 @@ func (e *Engine) DeviceStatus() kernels.DeviceStatus {
 
 // Device is what the engine computes on.
 func (e *Engine) Device() *Device { return e.d }
-
-func (e *Engine) Trainer(p *kernels.Program, o kernels.TrainOptions) (kernels.Trainer, error) {
-	if e.o.Fallback {
-		return e.o.Beside.Trainer(p, o)
-	}
-	return nil, errors.New("engine cuda does not train yet; next: train with --engine cpu")
-}

@@ -37,7 +37,7 @@ func engine(t testing.TB, d *Device) *Engine {
 	return e
 }
 
-func TestCompliance(t *testing.T) { compliance.Scoring(t, engine(t, open(t, Options{}))) }
+func TestCompliance(t *testing.T) { compliance.Run(t, engine(t, open(t, Options{}))) }
 
 // TestSameBitsAsTheProcessor_Case4_12: a batch may be scored by either, and a model on either.
 func TestSameBitsAsTheProcessor_Case4_12(t *testing.T) {

@@ -503,21 +503,21 @@ INLINE void train(const train_model *models, int blocks, int from, int count, in
 #define TRAIN_PARAMETERS const train_model *models, int blocks, int from, int count, int phases
 
 // Weights and values in shared memory.
-extern "C" __global__ void __launch_bounds__(512) train_shared(TRAIN_PARAMETERS)
+extern "C" __global__ void __launch_bounds__(384) train_shared(TRAIN_PARAMETERS)
 {
 	DYNAMIC_SHARED(float, memory);
 	train<true, true>(models, blocks, from, count, phases, memory);
 }
 
 // Values in shared memory; there are too many weights.
-extern "C" __global__ void __launch_bounds__(512) train_weights(TRAIN_PARAMETERS)
+extern "C" __global__ void __launch_bounds__(384) train_weights(TRAIN_PARAMETERS)
 {
 	DYNAMIC_SHARED(float, memory);
 	train<false, true>(models, blocks, from, count, phases, memory);
 }
 
 // The wide path: all in device memory.
-extern "C" __global__ void __launch_bounds__(512) train_wide(TRAIN_PARAMETERS)
+extern "C" __global__ void __launch_bounds__(384) train_wide(TRAIN_PARAMETERS)
 {
 	DYNAMIC_SHARED(float, memory);
 	train<false, false>(models, blocks, from, count, phases, memory);

@@ -3,9 +3,7 @@
 package cuda
 
 import (
-	"errors"
 	"fmt"
-	"math"
 
 	"github.com/lapwing-stream/lapwing/kernels"
 )
@@ -352,16 +350,6 @@ func (l *trainPlanner) prepare() error {
 			x.at[k], x.width[k], x.to[k] = x.plan.outputs[k], l.widths[v], l.values[v]
 		}
 		l.passes = append(l.passes, x)
-	}
-	return nil
-}
-
-// checkRates tells whether every rate is a number.
-func checkRates(rates []float32) error {
-	for _, r := range rates {
-		if math.IsNaN(float64(r)) {
-			return errors.New("engine cuda: a rate is NaN")
-		}
 	}
 	return nil
 }

@@ -1,0 +1,366 @@
+//go:build gpu
+
+package cuda
+
+import (
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/lapwing-stream/lapwing/kernels"
+)
+
+// trainer is a cohort of one network.
+type trainer struct {
+	c    *cohort
+	rows int // held
+}
+
+// Trainer trains on the device. Where the engine may fall back and the device cannot take the network, the processor trains it.
+func (e *Engine) Trainer(p *kernels.Program, o kernels.TrainOptions) (kernels.Trainer, error) {
+	if _, err := o.Resolve(p); err != nil {
+		return nil, fmt.Errorf("engine cuda cannot train this program: %w", err)
+	}
+	c, err := newCohort(e, []*kernels.Program{p}, o)
+	if err == nil {
+		return &trainer{c: c}, nil
+	}
+	if !e.o.Fallback {
+		return nil, err
+	}
+	e.fellBack(err)
+	return e.o.Beside.Trainer(p, o)
+}
+
+// Cohort trains networks of one shape in the same launches.
+func (e *Engine) Cohort(programs []*kernels.Program, o kernels.TrainOptions) (kernels.Cohort, error) {
+	c, err := newCohort(e, programs, o)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *cohort) check(rows []float32, most int) (int, error) {
+	if c.closed {
+		return 0, errors.New("engine cuda: the trainer is closed")
+	}
+	width := c.t.width
+	n := len(rows) / width
+	if n == 0 || len(rows)%width != 0 {
+		return 0, fmt.Errorf("engine cuda: %d values are no whole number of rows of %d", len(rows), width)
+	}
+	if n > most {
+		return 0, fmt.Errorf("engine cuda: %d rows in one step; MaxBatch is %d", n, most)
+	}
+	return n, nil
+}
+
+// over does a walk over rows of the caller's, in pieces that the device has memory for; each is whole steps, so that the pieces
+// change nothing but time.
+func (c *cohort) over(rows []float32, sizes []int, of []int, rates [][]float32, phases int) ([][]float64, error) {
+	losses := make([][]float64, len(of))
+	piece := max(walkBytes/wordSize/c.t.pitch, 1)
+	for done := 0; done < len(sizes); {
+		n, count := 0, 0
+		for count < len(sizes)-done && (count == 0 || n+sizes[done+count] <= piece) {
+			n += sizes[done+count]
+			count++
+		}
+		w := walk{rows: &c.m.prepared, sizes: sizes[done : done+count], of: of, phases: phases, order: make([]int32, n)}
+		for i := range w.order {
+			w.order[i] = int32(i)
+		}
+		for _, r := range rates {
+			w.rates = append(w.rates, r[min(done, len(r)):min(done+count, len(r))])
+		}
+		var got [][]float64
+		err := c.on(func(s *session) (err error) {
+			if err = s.alloc(&c.m.prepared, int64(n)*int64(c.t.pitch)*wordSize); err != nil {
+				return err
+			}
+			if err = c.prepare(s, &c.m.prepared, 0, rows[:n*c.t.width]); err != nil {
+				return err
+			}
+			got, err = c.run(s, w)
+			return err
+		})
+		if errors.Is(err, ErrOutOfMemory) && count > 1 {
+			piece = n / 2
+			c.e.stats.splits.Add(1)
+			continue
+		}
+		if err != nil {
+			return losses, err
+		}
+		stopped := 0
+		for i, l := range got {
+			losses[i] = append(losses[i], l...)
+			if k := len(losses[i]); k > 0 && losses[i][k-1]-losses[i][k-1] != 0 && phases&doStep != 0 {
+				stopped++
+				if rates != nil {
+					rates[i] = rates[i][:min(k, len(rates[i]))]
+				}
+			}
+		}
+		if stopped == len(of) {
+			break
+		}
+		rows = rows[n*c.t.width:]
+		done += count
+	}
+	return losses, nil
+}
+
+// mean is the mean loss over rows of networks, without a step.
+func (c *cohort) mean(rows []float32, of []int) ([]float64, error) {
+	n, err := c.check(rows, math.MaxInt)
+	if err != nil {
+		return nil, err
+	}
+	var sizes []int
+	for left := n; left > 0; left -= lossRows {
+		sizes = append(sizes, min(left, lossRows))
+	}
+	losses, err := c.over(rows, sizes, of, nil, doForward|doLoss)
+	if err != nil {
+		return nil, err
+	}
+	means := make([]float64, len(of))
+	for i := range of {
+		sum := 0.0
+		for k, l := range losses[i] {
+			sum += l * float64(sizes[k])
+		}
+		means[i] = sum / float64(n)
+	}
+	return means, nil
+}
+
+// views cuts a flat copy into W0, B0, W1, B1, …
+func (t *training) views(flat []float32) [][]float32 {
+	flat = append([]float32(nil), flat...)
+	var views [][]float32
+	for _, n := range t.shapes {
+		views = append(views, flat[:n:n])
+		flat = flat[n:]
+	}
+	return views
+}
+
+func flat(from [][]float32) (all []float32) {
+	for _, v := range from {
+		all = append(all, v...)
+	}
+	return all
+}
+
+const allSteps = doForward | doBackward | doLoss | doStep
+
+func (t *trainer) Step(rows []float32, rate float32) (float64, error) {
+	n, err := t.c.check(rows, t.c.t.options.MaxBatch)
+	if err != nil {
+		return 0, err
+	}
+	losses, err := t.c.over(rows, []int{n}, []int{0}, [][]float32{{rate}}, allSteps)
+	if err != nil {
+		return 0, err
+	}
+	return losses[0][0], nil
+}
+
+func (t *trainer) Loss(rows []float32) (float64, error) {
+	means, err := t.c.mean(rows, []int{0})
+	if err != nil {
+		return 0, err
+	}
+	return means[0], nil
+}
+
+func (t *trainer) Gradients(rows []float32) (float64, [][]float32, error) {
+	c := t.c
+	n, err := c.check(rows, c.t.options.MaxBatch)
+	if err != nil {
+		return 0, nil, err
+	}
+	losses, err := c.over(rows, []int{n}, []int{0}, nil, doForward|doBackward|doLoss|doGradient)
+	if err != nil {
+		return 0, nil, err
+	}
+	g := make([]float32, c.t.parameters)
+	if err := c.on(func(s *session) error { return download(s, g, &c.m.gradient, 0) }); err != nil {
+		return 0, nil, err
+	}
+	return losses[0][0], c.t.views(g), nil
+}
+
+func (t *trainer) Parameters() [][]float32 { return t.c.Parameters(0) }
+
+func (t *trainer) SetParameters(from [][]float32) error { return t.c.SetParameters(0, from) }
+
+func (t *trainer) Moments() kernels.Moments { return t.c.moments(0) }
+
+func (t *trainer) SetMoments(m kernels.Moments) error { return t.c.setMoments(0, m) }
+
+func (t *trainer) Close() error { return t.c.Close() }
+
+// Hold makes room on the device for n raw rows, which then are numbered from 0. It says false where there is not enough: then
+// steps are made over rows that are given with them.
+func (t *trainer) Hold(n int) (bool, error) {
+	c := t.c
+	if c.closed || n > math.MaxInt32 {
+		return false, nil
+	}
+	err := c.on(func(s *session) error {
+		s.free(&c.m.held)
+		return s.alloc(&c.m.held, int64(n)*int64(c.t.pitch)*wordSize)
+	})
+	t.rows = 0
+	if errors.Is(err, ErrOutOfMemory) {
+		return false, nil
+	}
+	if err == nil {
+		t.rows = n
+	}
+	return err == nil, err
+}
+
+// Put copies rows to the number first and on. They are mapped there, once.
+func (t *trainer) Put(first int, rows []float32) error {
+	n, err := t.c.check(rows, t.rows-first)
+	if err != nil || n == 0 {
+		return err
+	}
+	return t.c.on(func(s *session) error { return t.c.prepare(s, &t.c.m.held, first, rows) })
+}
+
+// Walk makes a step at each rate on minibatches of held rows, whose numbers order has one after another: sizes[i] of them are step
+// i's. A loss that is not finite is the last; its step is not made.
+func (t *trainer) Walk(order []int32, sizes []int, rates []float32) ([]float64, error) {
+	c := t.c
+	if c.closed {
+		return nil, errors.New("engine cuda: the trainer is closed")
+	}
+	all := 0
+	for _, n := range sizes {
+		if n < 1 || n > c.t.options.MaxBatch {
+			return nil, fmt.Errorf("engine cuda: %d rows in one step; 1 to %d, as MaxBatch is", n, c.t.options.MaxBatch)
+		}
+		all += n
+	}
+	if all != len(order) || len(sizes) != len(rates) {
+		return nil, fmt.Errorf("engine cuda: %d rows and %d rates for %d steps of %d rows", len(order), len(rates), len(sizes), all)
+	}
+	for _, r := range order {
+		if r < 0 || int(r) >= t.rows {
+			return nil, fmt.Errorf("engine cuda: row %d is not among the %d that the GPU holds", r, t.rows)
+		}
+	}
+	var losses [][]float64
+	err := c.on(func(s *session) (err error) {
+		losses, err = c.run(s, walk{rows: &c.m.held, order: order, sizes: sizes, of: []int{0}, rates: [][]float32{rates}, phases: allSteps})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return losses[0], nil
+}
+
+func (c *cohort) Steps(rows []float32, batch int, rates [][]float32) ([][]float64, error) {
+	all := make([][]float64, len(c.members))
+	if batch < 1 || batch > c.t.options.MaxBatch || len(rates) != len(c.members) {
+		return all, fmt.Errorf("minibatches of %d rows (MaxBatch is %d), rates for %d networks of %d", batch, c.t.options.MaxBatch, len(rates), len(c.members))
+	}
+	n, err := c.check(rows, math.MaxInt)
+	if err != nil {
+		return all, err
+	}
+	var sizes []int
+	for left := n; left > 0; left -= batch {
+		sizes = append(sizes, min(left, batch))
+	}
+	var of []int
+	var each [][]float32
+	for k, r := range rates {
+		if len(r) > len(sizes) {
+			return all, fmt.Errorf("%d steps over %d minibatches", len(r), len(sizes))
+		}
+		if len(r) > 0 {
+			of, each = append(of, k), append(each, r)
+		}
+	}
+	if len(of) == 0 {
+		return all, nil
+	}
+	losses, err := c.over(rows, sizes, of, each, allSteps)
+	for i, k := range of {
+		all[k] = losses[i]
+	}
+	return all, err
+}
+
+func (c *cohort) Loss(rows []float32, of []bool) ([]float64, error) {
+	all := make([]float64, len(c.members))
+	if len(of) != len(all) {
+		return all, fmt.Errorf("the loss of %d networks is asked for; there are %d", len(of), len(all))
+	}
+	var some []int
+	for k, yes := range of {
+		if yes {
+			some = append(some, k)
+		}
+	}
+	if len(some) == 0 {
+		return all, nil
+	}
+	means, err := c.mean(rows, some)
+	for i, m := range means {
+		all[some[i]] = m
+	}
+	return all, err
+}
+
+func (c *cohort) Parameters(k int) [][]float32 { return c.t.views(c.members[k].parameters) }
+
+func (c *cohort) SetParameters(k int, from [][]float32) error {
+	if err := kernels.SameShape(c.Parameters(k), from); err != nil {
+		return fmt.Errorf("engine cuda: %w", err)
+	}
+	c.members[k] = member{
+		parameters: flat(from), moment1: make([]float32, c.t.parameters), moment2: make([]float32, c.t.parameters), dirty: true,
+	}
+	return nil
+}
+
+func (c *cohort) moments(k int) kernels.Moments {
+	b := &c.members[k]
+	if c.t.options.Optimizer != kernels.Adam || b.steps == 0 {
+		return kernels.Moments{}
+	}
+	return kernels.Moments{Steps: b.steps, First: c.t.views(b.moment1), Second: c.t.views(b.moment2)}
+}
+
+func (c *cohort) setMoments(k int, m kernels.Moments) error {
+	if err := m.Fits(c.t.options.Optimizer, c.Parameters(k)); err != nil {
+		return fmt.Errorf("engine cuda: %w", err)
+	}
+	b := &c.members[k]
+	b.moment1, b.moment2, b.steps, b.dirty = make([]float32, c.t.parameters), make([]float32, c.t.parameters), m.Steps, true
+	copy(b.moment1, flat(m.First))
+	copy(b.moment2, flat(m.Second))
+	return nil
+}
+
+// Close gives the memory back. Parameters stay readable.
+func (c *cohort) Close() error {
+	if c.closed {
+		return nil
+	}
+	c.closed = true
+	err := c.on(func(s *session) error { c.release(s); return nil })
+	if errors.Is(err, errClosed) || c.e.d.Lost() != nil {
+		return nil // the device has gone, and its memory with it
+	}
+	return err
+}
