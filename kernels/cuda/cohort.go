@@ -35,12 +35,12 @@ const (
 	// lossRows is how many rows a loss without a step adds up at a time. Fixed, so that memory cannot change a sum.
 	lossRows = 1024
 	// A launch ends about so soon: progress, an interruption and the watchdog wait for it.
-	launchTime  = 100 * time.Millisecond
-	firstLaunch = 16       // steps
-	mostTrainThreads = 384 // __launch_bounds__ of train.cu
-	putBytes    = 4 << 20  // of raw rows that are copied while those before are prepared
-	walkBytes   = 64 << 20 // of prepared rows that are not held
-	tileBytes   = 32 << 20 // of values while rows are prepared
+	launchTime       = 100 * time.Millisecond
+	firstLaunch      = 16       // steps
+	mostTrainThreads = 384      // __launch_bounds__ of train.cu
+	putBytes         = 4 << 20  // of raw rows that are copied while those before are prepared
+	walkBytes        = 64 << 20 // of prepared rows that are not held
+	tileBytes        = 32 << 20 // of values while rows are prepared
 )
 
 // cohort trains networks of one shape over the same minibatches, each by blocks of its own. It is for one goroutine.
