@@ -28,7 +28,11 @@ type descent struct {
 	total    int // steps
 	every    int // steps from one evaluation to the next
 
-	rows    []float32 // the buffer of a minibatch
+	device   device // nil where the trainer has none
+	resident bool   // it holds the history
+
+	rows    []float32 // the buffer of a minibatch, or of those that a device is given
+	numbers []int32   // of the rows that a device holds
 	length  int       // of the next stretch, steps
 	pace    *pace
 	started time.Time
@@ -184,6 +188,9 @@ func (d *descent) run(ctx context.Context) error {
 // among them, or with a last loss that is not finite, whose step was not made. When it is ctx that ends it, trainer and order stand
 // after the steps that were made, so that save has a state to go on from.
 func (d *descent) stretch(ctx context.Context, n int) (losses []float64, err error) {
+	if d.device != nil {
+		return d.walk(ctx, n)
+	}
 	for range n {
 		if ctx.Err() != nil {
 			return losses, context.Cause(ctx)

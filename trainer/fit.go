@@ -267,6 +267,9 @@ func (j *job) learn(ctx context.Context, h *history, t *trimmed, f *fitted, r *R
 		return err
 	}
 	d := j.newDescent(h, trainer, train, held, f.batch)
+	if err := d.onDevice(ctx); err != nil {
+		return err
+	}
 	d.begin(v.rate)
 	if err := j.start(d, r, h.ranges(), madeOf(h.n, train, held)); err != nil {
 		return err

@@ -241,15 +241,8 @@ func (t *trainer) Walk(order []int32, sizes []int, rates []float32) ([]float64, 
 	if c.closed {
 		return nil, errors.New("engine cuda: the trainer is closed")
 	}
-	all := 0
-	for _, n := range sizes {
-		if n < 1 || n > c.t.options.MaxBatch {
-			return nil, fmt.Errorf("engine cuda: %d rows in one step; 1 to %d, as MaxBatch is", n, c.t.options.MaxBatch)
-		}
-		all += n
-	}
-	if all != len(order) || len(sizes) != len(rates) {
-		return nil, fmt.Errorf("engine cuda: %d rows and %d rates for %d steps of %d rows", len(order), len(rates), len(sizes), all)
+	if err := c.fits(len(order), sizes, rates); err != nil {
+		return nil, err
 	}
 	for _, r := range order {
 		if r < 0 || int(r) >= t.rows {
@@ -265,6 +258,41 @@ func (t *trainer) Walk(order []int32, sizes []int, rates []float32) ([]float64, 
 		return nil, err
 	}
 	return losses[0], nil
+}
+
+// WalkOver is the same over rows that are given.
+func (t *trainer) WalkOver(rows []float32, sizes []int, rates []float32) ([]float64, error) {
+	c := t.c
+	n, err := c.check(rows, math.MaxInt)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.fits(n, sizes, rates); err != nil {
+		return nil, err
+	}
+	before := c.members[0]
+	losses, err := c.over(rows, sizes, []int{0}, [][]float32{rates}, allSteps)
+	if err != nil { // pieces before may have been made
+		before.dirty = true
+		c.members[0] = before
+		return nil, err
+	}
+	return losses[0], nil
+}
+
+// fits tells whether so many rows are those of the steps.
+func (c *cohort) fits(n int, sizes []int, rates []float32) error {
+	all := 0
+	for _, size := range sizes {
+		if size < 1 || size > c.t.options.MaxBatch {
+			return fmt.Errorf("engine cuda: %d rows in one step; 1 to %d, as MaxBatch is", size, c.t.options.MaxBatch)
+		}
+		all += size
+	}
+	if all != n || len(sizes) != len(rates) {
+		return fmt.Errorf("engine cuda: %d rows and %d rates for %d steps of %d rows", n, len(rates), len(sizes), all)
+	}
+	return nil
 }
 
 func (c *cohort) Steps(rows []float32, batch int, rates [][]float32) ([][]float64, error) {

@@ -1,0 +1,119 @@
+package trainer
+
+import (
+	"context"
+	"errors"
+	"math"
+)
+
+// device is what a kernels.Trainer may be beside: one with memory of its own, which makes many steps in one go.
+type device interface {
+	// Hold makes room for n raw rows, numbered from 0; false where there is not enough.
+	Hold(n int) (bool, error)
+	// Put copies rows to the number first and on.
+	Put(first int, rows []float32) error
+	// Walk makes a step at each rate on minibatches of held rows, whose numbers order has one after another: sizes[i] of them
+	// are step i's. A loss that is not finite is the last; its step is not made. Where it fails no step is made.
+	Walk(order []int32, sizes []int, rates []float32) (losses []float64, err error)
+	// WalkOver is the same over rows that are given.
+	WalkOver(rows []float32, sizes []int, rates []float32) (losses []float64, err error)
+}
+
+// givenBytes bounds the rows that a device is given for a stretch, where it cannot hold the history.
+const givenBytes = 16 << 20
+
+// onDevice hands the history to a trainer that has a device, once: all of it, so that a row has the same number there as here.
+// Where it does not fit, every stretch takes its rows along.
+func (d *descent) onDevice(ctx context.Context) error {
+	t, ok := d.trainer.(device)
+	if !ok {
+		return nil
+	}
+	d.device = t
+	if d.h.n > math.MaxInt32 {
+		return nil
+	}
+	fits, err := t.Hold(d.h.n)
+	if err != nil {
+		return err
+	}
+	if !fits {
+		d.job.Log.Info("the history does not fit the device's memory: rows go there step by step", "rows", d.h.n)
+		return nil
+	}
+	d.resident = true
+	return d.h.pass(ctx, 1, func(_, first int, rows []float32) error { return t.Put(first, rows) })
+}
+
+// walk makes up to n steps on the device: the minibatches that stretch would have taken one by one.
+func (d *descent) walk(ctx context.Context, n int) ([]float64, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if !d.resident {
+		n = max(1, min(n, givenBytes/4/d.h.width/d.batch))
+	}
+	before := d.order.place()
+	rates := make([]float32, n)
+	for i := range rates {
+		rates[i] = d.rateOf(d.Step + i)
+	}
+	sizes, err := d.deal(n)
+	if err != nil {
+		return nil, errors.Join(err, d.order.seek(before))
+	}
+	var losses []float64
+	if d.resident {
+		losses, err = d.device.Walk(d.numbers, sizes, rates)
+	} else {
+		losses, err = d.device.WalkOver(d.rows, sizes, rates)
+	}
+	if err == nil && len(losses) == n {
+		return losses, nil
+	}
+	// The order goes back to where the weights are.
+	made := len(losses)
+	if made > 0 && !finite(losses[made-1]) {
+		made--
+	}
+	if back := d.order.seek(before); back != nil {
+		return losses, errors.Join(err, back)
+	}
+	if _, again := d.deal(made); again != nil {
+		return losses, errors.Join(err, again)
+	}
+	return losses, err
+}
+
+// deal takes the next n minibatches: their rows' numbers where the device holds the history, else the rows.
+func (d *descent) deal(n int) (sizes []int, err error) {
+	d.numbers, d.rows = d.numbers[:0], d.rows[:0]
+	for range n {
+		size := 0
+		for size < d.batch {
+			dealt, err := d.order.deal(d.batch-size, size > 0)
+			if err != nil {
+				return nil, err
+			}
+			if len(dealt) == 0 {
+				break
+			}
+			size += len(dealt)
+			if d.resident {
+				for _, g := range dealt {
+					d.numbers = append(d.numbers, int32(g))
+				}
+				continue
+			}
+			had := len(d.rows)
+			d.rows = append(d.rows, make([]float32, len(dealt)*d.h.width)...)
+			if _, err := d.h.gather(dealt, d.rows[had:len(d.rows):cap(d.rows)]); err != nil {
+				return nil, err
+			}
+		}
+		sizes = append(sizes, size)
+	}
+	return sizes, nil
+}
+
+func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }

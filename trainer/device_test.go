@@ -1,0 +1,112 @@
+package trainer
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+
+	"github.com/lapwing-stream/lapwing/kernels"
+	"github.com/lapwing-stream/lapwing/kernels/cpu"
+)
+
+// holdingEngine is the CPU's with a memory for rows of its own, as a GPU has.
+type holdingEngine struct {
+	kernels.Engine
+	room  int // rows
+	walks int // calls over held rows
+	given int // over rows that came along
+}
+
+func (e *holdingEngine) Trainer(p *kernels.Program, o kernels.TrainOptions) (kernels.Trainer, error) {
+	t, err := e.Engine.Trainer(p, o)
+	return &holdingTrainer{Trainer: t, e: e, width: p.Width}, err
+}
+
+type holdingTrainer struct {
+	kernels.Trainer
+	e     *holdingEngine
+	width int
+	rows  []float32
+}
+
+func (t *holdingTrainer) Hold(n int) (bool, error) {
+	if n > t.e.room {
+		return false, nil
+	}
+	t.rows = make([]float32, n*t.width)
+	return true, nil
+}
+
+func (t *holdingTrainer) Put(first int, rows []float32) error {
+	copy(t.rows[first*t.width:], rows)
+	return nil
+}
+
+func (t *holdingTrainer) Walk(order []int32, sizes []int, rates []float32) ([]float64, error) {
+	t.e.walks++
+	var rows []float32
+	for _, g := range order {
+		rows = append(rows, t.rows[int(g)*t.width:][:t.width]...)
+	}
+	return t.steps(rows, sizes, rates)
+}
+
+func (t *holdingTrainer) WalkOver(rows []float32, sizes []int, rates []float32) ([]float64, error) {
+	t.e.given++
+	return t.steps(rows, sizes, rates)
+}
+
+func (t *holdingTrainer) steps(rows []float32, sizes []int, rates []float32) (losses []float64, err error) {
+	if len(sizes) != len(rates) {
+		return nil, fmt.Errorf("%d sizes, %d rates", len(sizes), len(rates))
+	}
+	for i, n := range sizes {
+		loss, err := t.Step(rows[:n*t.width], rates[i])
+		if err != nil {
+			return nil, err
+		}
+		rows = rows[n*t.width:]
+		if losses = append(losses, loss); !finite(loss) {
+			return losses, nil
+		}
+	}
+	if len(rows) > 0 {
+		return nil, fmt.Errorf("%d values too many", len(rows))
+	}
+	return losses, nil
+}
+
+// A device that holds the history, one that is given the rows, and a trainer without a device see the same minibatches: the same
+// bytes. Also where a rate lets training diverge and begin again.
+func TestDeviceSeesTheSameMinibatches_Case4_12(t *testing.T) {
+	b := newBench(t)
+	b.topic("t", 3, values(3, machine(1, 1500)...)...)
+	for _, rate := range []float64{0, 20} {
+		run := func(e kernels.Engine) []byte {
+			t.Helper()
+			b.deps.Engine = e
+			o := quick("t")
+			o.Epochs = 7
+			if rate > 0 {
+				o.Optimizer, o.LearningRate = "sgd", rate
+			}
+			m := b.mustRun(o).Model
+			m.Lineage.Metrics = nil
+			data, err := m.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return data
+		}
+		plain := run(cpu.New())
+		holding, given := &holdingEngine{Engine: cpu.New(), room: 1500}, &holdingEngine{Engine: cpu.New(), room: 1499}
+		for _, e := range []*holdingEngine{holding, given} {
+			if !bytes.Equal(run(e), plain) {
+				t.Errorf("room for %d rows: another model than without a device", e.room)
+			}
+		}
+		if holding.walks == 0 || holding.given != 0 || given.walks != 0 || given.given == 0 {
+			t.Errorf("%d and %d walks over held rows, %d and %d over given ones", holding.walks, given.walks, holding.given, given.given)
+		}
+	}
+}
