@@ -182,9 +182,9 @@ func TestTrainingWithoutMemory_Case7_04(t *testing.T) {
 	if err := d.do(t.Context(), func(s *session) (err error) { taken, err = s.freeMemory(); return err }); err != nil {
 		t.Fatal(err)
 	}
-	fake(t, "reserve="+strconv.FormatInt(taken-(12<<20), 10))
+	fake(t, "reserve="+strconv.FormatInt(taken-(2<<20), 10))
 	if ok, err := tr.Hold(20000 * 100); ok || err != nil {
-		t.Errorf("two million rows in a few megabytes: %v, %v", ok, err)
+		t.Errorf("two million rows in two megabytes: %v, %v", ok, err)
 	}
 	got, again := fit(t, tr, values, 256, false)
 	if !slices.Equal(got, want) || !sameFloats(again, after) {
