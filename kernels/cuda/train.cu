@@ -265,22 +265,22 @@ template <int N> INLINE void weight_gradient(const train_model &m, const train_o
 		for (int a = 0; a < N * N; a++)
 			sum[a / N][a % N] = 0.0f;
 		if (i < count && group < l.active) {
-			const float *dy[N], *x[N];
+			int dy[N], x[N]; // words from the tile: pointers would take two registers each
 #pragma unroll
 			for (int a = 0; a < N; a++) {
 				int r = row + a * down, c = column + a * across;
-				dy[a] = l.unit(group, o.dy + (r < o.out ? r : o.out - 1));
-				x[a] = l.unit(group, o.x + (c < o.in ? c : o.in - 1));
+				dy[a] = (int)(l.unit(group, o.dy + (r < o.out ? r : o.out - 1)) - l.tile);
+				x[a] = (int)(l.unit(group, o.x + (c < o.in ? c : o.in - 1)) - l.tile);
 			}
 #pragma unroll 1
 			for (int at = 0; at < GROUP; at += 4) {
 				quad e[N];
 #pragma unroll
 				for (int c = 0; c < N; c++)
-					e[c] = quad_at(x[c] + at);
+					e[c] = quad_at(l.tile + x[c] + at);
 #pragma unroll
 				for (int a = 0; a < N; a++) {
-					quad d = quad_at(dy[a] + at);
+					quad d = quad_at(l.tile + dy[a] + at);
 #pragma unroll
 					for (int c = 0; c < N; c++) {
 						float t = fmaf(d.a, e[c].a, sum[a][c]);
@@ -350,9 +350,8 @@ INLINE void pass_lot(const train_model &m, const train_step &s, const float *lay
 	bool add = first % LEAF != 0;
 	float *slots = m.slots + (size_t)(first / LEAF) * m.slot;
 	for (int i = 0; backward && i < m.backward; i++) {
-#if FAULT != 201
-		__syncthreads();
-#endif
+		if (FAULT != 201)
+			__syncthreads();
 		const train_op o = m.ops[m.forward + i];
 		if (o.kind == TRAIN_COMBINE) {
 			combine(o, l);
@@ -374,9 +373,8 @@ INLINE void pass_lot(const train_model &m, const train_step &s, const float *lay
 			weight_gradient<2>(m, o, l, slots, split, add);
 		if (o.dx < 0)
 			continue;
-#if FAULT != 202
-		__syncthreads(); // dx may stand where x does
-#endif
+		if (FAULT != 202)
+			__syncthreads(); // dx may stand where x does
 		EACH_TILE(backward_tile, o.in)
 	}
 	__syncthreads();
@@ -392,12 +390,7 @@ INLINE void step_parameters(const train_model &m, const train_step &s, int rank,
 #pragma unroll
 			for (int j = 0; j < 8; j++)
 				if (k + j < leaves)
-#if FAULT == 204
-					sum[(j + blocks) & 7] +=
-#else
-					sum[j] +=
-#endif
-					    m.slots[(size_t)(k + j) * m.slot + i];
+					sum[FAULT == 204 ? (j + blocks) & 7 : j] += m.slots[(size_t)(k + j) * m.slot + i];
 		float g = ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
 		if (phases & DO_GRADIENT) {
 			m.gradient[i] = g;
@@ -486,10 +479,8 @@ INLINE void train(const train_model *models, int blocks, int from, int count, in
 				else
 					store_release(m.state + 1, (unsigned)i + 1);
 			}
-#if FAULT != 203
-			if (!finite && (phases & DO_STEP))
+			if (!finite && (phases & DO_STEP) && FAULT != 203)
 				return;
-#endif
 			if (phases & (DO_STEP | DO_GRADIENT))
 				step_parameters(m, s, rank, blocks, phases);
 			if (blocks > 1 && (phases & DO_FORWARD))
@@ -525,7 +516,7 @@ extern "C" __global__ void __launch_bounds__(384) train_wide(TRAIN_PARAMETERS)
 
 // train_prepare computes up to three values that no step changes, for n raw rows, and leaves them at their words of the
 // prepared rows. tiles has room for the program's values, height columns a row of every thread.
-extern "C" __global__ void __launch_bounds__(128) train_prepare(const float *rows, int n, int width, int input_at, const program_step *steps,
+extern "C" __global__ void __launch_bounds__(128, 4) train_prepare(const float *rows, int n, int width, int input_at, const program_step *steps,
 	int count, const float *constants, float *tiles, int height, float *prepared, int pitch, int at0, int width0, int to0, int at1,
 	int width1, int to1, int at2, int width2, int to2)
 {
