@@ -1,5 +1,7 @@
 package kernels
 
+import "time"
+
 // DeviceStatus is what an engine with a device of its own has come to.
 type DeviceStatus struct {
 	Name      string `json:"name"`                // Tesla T4
@@ -10,6 +12,10 @@ type DeviceStatus struct {
 	Fallbacks int64  `json:"fallbacks"`           // batches that the processor scored since the device failed
 	Splits    int64  `json:"splits"`              // times that a batch was cut in pieces for want of memory
 	Corrected int64  `json:"corrected,omitempty"` // times that the device computed wrong numbers and was given its constants again
+
+	Memory int64         `json:"memory"`      // bytes that it has
+	Held   int64         `json:"memory_held"` // bytes of it that the engine holds
+	Busy   time.Duration `json:"busy_ns"`     // in which the engine had it at work, or waited for it
 }
 
 // OnDevice is an engine with a device of its own.

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/lapwing-stream/lapwing/kernels"
 	"github.com/lapwing-stream/lapwing/trainer"
 )
 
@@ -23,6 +24,8 @@ type progress struct {
 	begun        time.Time // of the stage
 	done         []string  // a line for each finished stage
 	last         trainer.Progress
+	device       func() kernels.DeviceStatus // of the engine; nil = it computes on the processors
+	busy         time.Duration               // of the device, when the stage began
 }
 
 func (a *app) startProgress(model, topic string, wanted bool) *progress {
@@ -42,6 +45,9 @@ func (p *progress) show(r trainer.Progress) {
 	if r.Stage != p.stage {
 		p.finish()
 		p.stage, p.begun, p.said = r.Stage, now, now
+		if p.device != nil {
+			p.busy = p.device().Busy
+		}
 	}
 	p.last = r
 	if p.live != nil {
@@ -118,6 +124,7 @@ func (p *progress) text(r trainer.Progress) string {
 		if r.SamplesPerSecond > 0 {
 			s += "  " + rate(r.SamplesPerSecond)
 		}
+		s += p.gpu()
 	case "publish":
 		s += "  " + p.model
 	default:
@@ -130,6 +137,18 @@ func (p *progress) text(r trainer.Progress) string {
 		}
 	}
 	return s
+}
+
+// gpu says how much of the stage the device was at work, and how much of its memory is held; nothing of a device that had no part.
+func (p *progress) gpu() string {
+	if p.device == nil {
+		return ""
+	}
+	d, took := p.device(), time.Since(p.begun)
+	if d.Busy <= p.busy || took <= 0 {
+		return ""
+	}
+	return fmt.Sprintf("  GPU %.0f %% busy, %s of %s", 100*min(1, float64(d.Busy-p.busy)/float64(took)), gibibytes(d.Held), gibibytes(d.Memory))
 }
 
 // loss is a training loss with four digits; "-" before there is one.

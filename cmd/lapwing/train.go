@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/lapwing-stream/lapwing/events"
+	"github.com/lapwing-stream/lapwing/kernels"
 	"github.com/lapwing-stream/lapwing/registry"
 	"github.com/lapwing-stream/lapwing/server"
 	"github.com/lapwing-stream/lapwing/trainer"
@@ -181,6 +182,9 @@ func (a *app) train(cmd *cobra.Command, o *trainFlags) error {
 	}
 	defer stop()
 	progress := a.startProgress(o.model, o.topic, !a.json && !o.dryRun)
+	if d, ok := engine.(kernels.OnDevice); ok {
+		progress.device = d.DeviceStatus
+	}
 	show := func(p trainer.Progress) {
 		if p.Stage == "fit" { // it did not fail at once: what is said of checkpoints must be seen while it can be helped
 			a.logs.release()

@@ -36,6 +36,8 @@ type Device struct {
 	closing  sync.Once
 	lost     atomic.Pointer[Error]
 	calling  atomic.Pointer[call] // the driver call that is under way; nil = none
+	held     atomic.Int64         // bytes of memory
+	busy     atomic.Int64         // ns in which requests ran
 
 	mu        sync.Mutex
 	discarded []*resident // programs whose scorers are gone
@@ -233,8 +235,11 @@ func (d *Device) run(index int, ready chan<- error) {
 			}
 			s.freeDiscarded()
 			s.request = r
-			r.done <- r.f(s)
+			began := time.Now()
+			err := r.f(s)
+			d.busy.Add(int64(time.Since(began)))
 			s.request = nil
+			r.done <- err
 		}
 	}
 }

@@ -67,6 +67,7 @@ func (e *Engine) DeviceStatus() kernels.DeviceStatus {
 	s := kernels.DeviceStatus{
 		Name: e.d.info.Name, UUID: e.d.info.UUID, OnDevice: e.stats.onDevice.Load(), Beside: e.stats.beside.Load(),
 		Fallbacks: e.stats.fallbacks.Load(), Splits: e.stats.splits.Load(), Corrected: e.stats.corrected.Load(),
+		Memory: e.d.info.Memory, Held: e.d.held.Load(), Busy: time.Duration(e.d.busy.Load()),
 	}
 	if err := e.d.Lost(); err != nil {
 		s.Lost = err.Error()

@@ -40,8 +40,12 @@ func TestResidentRowsScoreAsOthers(t *testing.T) {
 					}
 				}
 			}
+			with := e.DeviceStatus()
 			if err := r.Close(); err != nil {
 				t.Error(err)
+			}
+			if gone := with.Held - e.DeviceStatus().Held; gone < int64(4*len(rows)) || with.Held > with.Memory || with.Busy <= 0 {
+				t.Errorf("%d bytes came back of %d rows; %+v", gone, 777, with)
 			}
 		})
 	}

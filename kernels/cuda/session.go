@@ -292,6 +292,7 @@ func (s *session) alloc(b *buffer, bytes int64) error {
 		err := s.call("allocate "+mebibytes(n), func() (err error) { b.ptr, err = cu.MemAlloc(n); return })
 		if err == nil {
 			b.size = n
+			s.d.held.Add(n)
 			s.buffers[b] = true
 		}
 		return err
@@ -318,6 +319,7 @@ func (s *session) free(b *buffer) {
 	}
 	s.call("free memory", func() error { return cu.MemFree(b.ptr) })
 	delete(s.buffers, b)
+	s.d.held.Add(-b.size)
 	*b = buffer{}
 }
 
