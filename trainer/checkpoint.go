@@ -167,6 +167,7 @@ func (j *job) resultSettings() (map[string]json.RawMessage, error) {
 	o.Model, o.Alias, o.By, o.KeepDir, o.SpillDir = "", "", "", "", ""
 	o.MaxMemory, o.Threads, o.MinRows, o.MaxRejected, o.AllowLoss = 0, 0, 0, 0, 0
 	o.Ranges, o.Checkpoint, o.Resume = nil, 0, ""
+	o.Candidates, o.Vary, o.PerKey, o.MaxKeys = 0, "", false, 0 // of runs without checkpoints
 	text, err := json.Marshal(o)
 	if err != nil {
 		return nil, err

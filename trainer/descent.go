@@ -74,9 +74,14 @@ func (j *job) newDescent(h *history, t kernels.Trainer, train *rowSet, held []fl
 	return d
 }
 
+// begun is the state at the beginning of a try.
+func begun(try int, rate float64) descentState {
+	return descentState{Try: try, Rate: rate, Lowest: math.Inf(1), Untrained: math.NaN()}
+}
+
 // begin is the first try, from the weights that the trainer has.
 func (d *descent) begin(rate float64) {
-	d.descentState = descentState{Rate: rate, Lowest: math.Inf(1), Untrained: math.NaN()}
+	d.descentState = begun(0, rate)
 	d.order = d.h.epochs(d.train, d.job.Seed)
 	d.resumed()
 }
@@ -141,7 +146,7 @@ func (d *descent) run(ctx context.Context) error {
 	if n := len(d.Curve); n > 0 {
 		p.Train, p.Validation = d.Curve[n-1].Train, d.Curve[n-1].Validation
 	}
-	for d.Step < d.total && !d.settled() {
+	for d.Step < d.total && !d.settled(&d.descentState) {
 		d.job.checkpoints.tick(ctx, d.job, d)
 		next := min(d.Step/d.every*d.every+d.every, d.total) // evaluation
 		began, asked := time.Now(), min(d.length, next-d.Step)
@@ -179,7 +184,7 @@ func (d *descent) run(ctx context.Context) error {
 		}
 		last := d.Curve[len(d.Curve)-1]
 		p.Train, p.Validation = last.Train, last.Validation
-		d.job.report(p, d.Step == d.total || d.settled())
+		d.job.report(p, d.Step == d.total || d.settled(&d.descentState))
 	}
 	return nil
 }
@@ -218,9 +223,9 @@ func (d *descent) samples(steps int) int64 {
 	return int64(steps/d.perEpoch)*int64(d.train.n) + int64(steps%d.perEpoch)*int64(d.batch)
 }
 
-// settled: the validation loss has not fallen for long enough, and every row has been seen. Only an evaluation can tell: Summed is 0 after it.
-func (d *descent) settled() bool {
-	return d.Summed == 0 && d.Worse >= d.job.Patience && d.Step >= d.perEpoch
+// settled: the validation loss of s has not fallen for long enough, and every row has been seen. Only an evaluation can tell: Summed is 0 after it.
+func (d *descent) settled(s *descentState) bool {
+	return s.Summed == 0 && s.Worse >= d.job.Patience && s.Step >= d.perEpoch
 }
 
 // evaluate takes the validation loss.
@@ -229,16 +234,21 @@ func (d *descent) evaluate(epoch int) error {
 	if err != nil {
 		return err
 	}
-	if math.IsNaN(validation) || validation > divergedFactor*max(d.Untrained, 1) {
-		return &divergence{fmt.Sprintf("validation loss %.3g (untrained: %.3g)", validation, d.Untrained), d.Step}
+	return d.enter(&d.descentState, epoch, validation, d.trainer.Parameters)
+}
+
+// enter notes a validation loss in s, whose weights are at hand where it is the lowest.
+func (d *descent) enter(s *descentState, epoch int, validation float64, weights func() [][]float32) error {
+	if math.IsNaN(validation) || validation > divergedFactor*max(s.Untrained, 1) {
+		return &divergence{fmt.Sprintf("validation loss %.3g (untrained: %.3g)", validation, s.Untrained), s.Step}
 	}
-	d.Curve = append(d.Curve, model.Epoch{Epoch: epoch, Train: d.Sum / float64(d.Summed), Validation: validation, Rate: d.Rate * schedule(d.Step-1, d.total)})
-	d.Sum, d.Summed = 0, 0
-	if validation < d.Lowest {
-		d.Lowest, d.Best, d.BestWeights, d.Worse = validation, epoch, d.trainer.Parameters(), 0
+	s.Curve = append(s.Curve, model.Epoch{Epoch: epoch, Train: s.Sum / float64(s.Summed), Validation: validation, Rate: s.Rate * schedule(s.Step-1, d.total)})
+	s.Sum, s.Summed = 0, 0
+	if validation < s.Lowest {
+		s.Lowest, s.Best, s.BestWeights, s.Worse = validation, epoch, weights(), 0
 		return nil
 	}
-	d.Worse++
+	s.Worse++
 	return nil
 }
 

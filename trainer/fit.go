@@ -120,6 +120,7 @@ type fitted struct {
 	explained        float64          // of a number's variance by the others, see explained
 	trim             float64          // share that was trimmed
 	weight           float64          // of the prototypes
+	candidates       *Candidates      // nil: one was trained
 }
 
 // layers are the hidden widths for the given columns; sound are kept rows in the maps' units.
@@ -203,19 +204,24 @@ func (j *job) fit(ctx context.Context, h *history, c *columns, r *Report) (*fitt
 		return nil, err
 	}
 	if len(f.layers) > 0 {
-		if err := j.learn(ctx, h, t, f, r); err != nil {
+		if err := j.learn(ctx, h, c, f, r, raw); err != nil {
 			return nil, err
 		}
 		deafen(f.program, c.constant)
 	}
-	residual := f.program.Clone()
+	f.program, err = j.whitened(ctx, f.program, c, raw)
+	return f, err
+}
+
+// whitened weighs the program's residual by what it leaves of sound rows.
+func (j *job) whitened(ctx context.Context, p *kernels.Program, c *columns, raw []float32) (*kernels.Program, error) {
+	residual := p.Clone()
 	residual.Reconstruction = residual.Steps[residual.Score-1].(*kernels.Norm).In
 	left, err := j.reconstruct(ctx, residual, raw)
 	if err != nil {
 		return nil, err
 	}
-	f.program, err = whiten(f.program, left, c.ridge)
-	return f, err
+	return whiten(p, left, c.ridge)
 }
 
 // deafen takes away the weights of constant columns. They have learned nothing, as their input was 0: when the column
@@ -229,18 +235,35 @@ func deafen(p *kernels.Program, constant []bool) {
 	}
 }
 
-// learn trains the network on the kept rows; it tries again with a lower rate where training diverges.
-func (j *job) learn(ctx context.Context, h *history, t *trimmed, f *fitted, r *Report) error {
+// lesson takes the kept rows apart: those to learn from, and those that the loss is measured on.
+func (j *job) lesson(h *history, f *fitted) (*lesson, error) {
 	train, validation := h.split()
 	f.validation = validation.n
-	train.retain(t.kept)
-	validation.retain(t.kept)
+	train.retain(f.trimmed.kept)
+	validation.retain(f.trimmed.kept)
 	if train.n == 0 { // all that was kept is in the last tenth
 		train = validation
 	}
 	f.parts["autoencoder"] = int64(train.n)
 	f.batch = min(j.BatchSize, train.n)
+	most := min(validationRows, max(validationValues/h.width, validationLeast))
+	rows := validation.spread(most)
+	if len(rows) == 0 {
+		rows = train.spread(most)
+	}
+	held, err := h.gather(rows, nil)
+	return &lesson{train: train, held: held, batch: f.batch}, err
+}
 
+// learn trains the network on the kept rows, or the best of several; it tries again with a lower rate where training diverges.
+func (j *job) learn(ctx context.Context, h *history, c *columns, f *fitted, r *Report, raw []float32) error {
+	l, err := j.lesson(h, f)
+	if err != nil {
+		return err
+	}
+	if j.Candidates > 1 {
+		return j.compete(ctx, h, c, f, l, raw)
+	}
 	target, prediction, ok := f.program.Residual()
 	if !ok {
 		return fmt.Errorf("the network for layers %s has no residual to train", layerNames(f.layers))
@@ -256,22 +279,12 @@ func (j *job) learn(ctx context.Context, h *history, t *trimmed, f *fitted, r *R
 	}
 	defer trainer.Close()
 	initial := trainer.Parameters()
-
-	most := min(validationRows, max(validationValues/h.width, validationLeast))
-	rows := validation.spread(most)
-	if len(rows) == 0 {
-		rows = train.spread(most)
-	}
-	held, err := h.gather(rows, nil)
-	if err != nil {
-		return err
-	}
-	d := j.newDescent(h, trainer, train, held, f.batch)
+	d := j.newDescent(h, trainer, l.train, l.held, l.batch)
 	if err := d.onDevice(ctx); err != nil {
 		return err
 	}
 	d.begin(v.rate)
-	if err := j.start(d, r, h.ranges(), madeOf(h.n, train, held)); err != nil {
+	if err := j.start(d, r, h.ranges(), madeOf(h.n, l.train, l.held)); err != nil {
 		return err
 	}
 	for {

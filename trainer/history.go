@@ -36,6 +36,7 @@ type partition struct {
 	leftOut map[string]*LeftOut
 	windows *events.Windows // during the pass; nil without rolling features
 	warming int64           // rows whose windows were not full yet
+	keyed   keyed           // where every key has a model
 }
 
 func (p *partition) leave(reason, detail string, offset int64) {
@@ -187,6 +188,11 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 		if w.filter, err = j.filter(spec); err != nil {
 			return nil, err
 		}
+		if w.perKey = j.PerKey; w.perKey && spec.Key != "" {
+			if w.key, err = events.TextReader(spec, spec.Key); err != nil {
+				return nil, fmt.Errorf("key of topic %s: %w", j.Topic, err)
+			}
+		}
 		workers[i] = w
 	}
 	for _, w := range workers {
@@ -317,6 +323,8 @@ type decodeWorker struct {
 	sampler    *sampler
 	work       chan decodeWork
 	store      *rowStore // shared
+	perKey     bool
+	key        func([]byte) ([]byte, bool) // of a record's value; nil: the Kafka key
 }
 
 func (w *decodeWorker) decode(work decodeWork) error {
@@ -373,6 +381,9 @@ func (w *decodeWorker) decode(work decodeWork) error {
 		p.hours.add(p.rows.n, at, known)
 		if known && p.rows.n%timeEvery == 0 {
 			p.times = append(p.times, at)
+		}
+		if w.perKey {
+			w.enterKey(p, rec, at, known)
 		}
 		if err := p.rows.add(w.store, w.row); err != nil {
 			return err

@@ -202,6 +202,9 @@ func (j *job) judge(ctx context.Context, h *history, f *fitted, r *Report) error
 	ties := below(sorted, threshold) - below(sorted, threshold-gap)
 
 	metrics["rate_used"], metrics["share_above"], metrics["ties"] = choice.Used, choice.Above, float64(ties)/float64(n)
+	if f.candidates != nil {
+		f.candidates.metrics(metrics)
+	}
 	if f.layers != nil {
 		metrics["validation_loss"] = f.loss
 		metrics["untrained_loss"] = f.untrained
@@ -248,6 +251,12 @@ func (j *job) settings(f *fitted, spec *model.Spec) map[string]string {
 		s["rolling"], s["rolling_keys"] = strconv.Itoa(spec.Rolling), strconv.Itoa(j.RollingKeys)
 	}
 	j.Selection.settings(s)
+	if f.candidates != nil {
+		f.candidates.settings(s)
+	}
+	if j.key != "" {
+		s["key"] = j.key
+	}
 	if v.loss == kernels.Huber {
 		s["huber_delta"] = strconv.FormatFloat(j.HuberDelta, 'g', -1, 64)
 	}

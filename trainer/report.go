@@ -37,22 +37,25 @@ type Report struct {
 	Curve                          []model.Epoch
 	Threshold, RateAsked, RateUsed float64
 	Choice                         model.ThresholdChoice
-	Above                          int64      // history rows above the threshold
-	ShareAbove, Ties               float64    // shares of the history: above the threshold; exactly at the score under it
-	HoursOfWeek                    []float64  // shares of high scores by hour of the week, UTC, from Monday; nil = too short a history
-	Suspicious                     float64    // share of the history that scores far out, see model.FarOut
-	Median, Highest                float64    // scores
-	Worst                          []FieldFit // up to three, the least explained first
-	Judgement                      *Judgement // with a label only
+	Above                          int64       // history rows above the threshold
+	ShareAbove, Ties               float64     // shares of the history: above the threshold; exactly at the score under it
+	HoursOfWeek                    []float64   // shares of high scores by hour of the week, UTC, from Monday; nil = too short a history
+	Suspicious                     float64     // share of the history that scores far out, see model.FarOut
+	Median, Highest                float64     // scores
+	Worst                          []FieldFit  // up to three, the least explained first
+	Judgement                      *Judgement  // with a label only
+	Candidates                     *Candidates // nil: one network was trained
 	Warnings                       []string
 	fallback                       string // why the tail was not fitted
 	rhythm                         []HourOfWeek
 
-	Model     *model.Model
-	Data      []byte // ONNX
-	Manifest  registry.Manifest
-	Published bool
-	Kept      string // file with the finished model, where it could not be published
+	Model      *model.Model
+	Data       []byte // ONNX
+	Manifest   registry.Manifest
+	Published  bool
+	Keys       []KeyModel // by key, where every key has a model: then Model and what belongs to it are theirs
+	WithoutKey int64      // rows that had no key
+	Kept       string     // file with the finished model, where it could not be published
 
 	Seconds          Seconds
 	RecordsPerSecond float64 // read
@@ -168,6 +171,9 @@ func (r *Report) writeModel(line func(label, format string, args ...any)) {
 			parts[i] = fmt.Sprintf("%.0f%% of %s", 100*f.Unexplained, f.Field)
 		}
 		line("unexplained", "%s: variance that the network does not rebuild", strings.Join(parts, ", "))
+	}
+	if c := r.Candidates; c != nil {
+		line("candidates", "%d by %s, taken by the %s: %s", len(c.Tried), c.Vary, Criterion(c.Criterion), c.Chosen().Varies)
 	}
 	r.writeScores(line)
 	r.writeRhythm(line)

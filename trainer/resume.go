@@ -50,6 +50,12 @@ func (j *job) prepare(ctx context.Context) error {
 	if j.DryRun {
 		return nil
 	}
+	if j.several() {
+		if j.Resume == Newest {
+			j.Log.Warn("a run of several networks leaves no checkpoint: training begins at the beginning", "model", j.Model)
+		}
+		return nil
+	}
 	run, slot := newRun(), 0
 	written := map[string]bool{}
 	if j.Resume != "" {

@@ -72,6 +72,13 @@ func (j *job) newRowStore(width, partitions int, expect int64) (*rowStore, error
 	if j.ThresholdMethod == model.ByLabel {
 		s.side += labelBytes
 	}
+	if j.PerKey {
+		s.side += keyBytes
+	}
+	// Networks that learn at once, beside the usual one.
+	if _, networks := j.together(width); networks > 0 {
+		s.max -= min(networks, s.max/2)
+	}
 	// Every decoding goroutine has a sketch of every column. What few columns take is part of what stands beside max_memory.
 	if wide := int64(min(j.Threads, partitions))*int64(width)*sketchBytes - usualSketches; wide > 0 {
 		s.max -= min(wide, s.max/2)

@@ -53,6 +53,10 @@ type Options struct {
 	Detector     string  // DetectorBlend or DetectorAutoencoder; default DetectorBlend
 	Trim         float64 // share of the history that is not learned from: the rows with fewest like them, 0 to 0.9; default 0.25
 	Layers       []int   // hidden widths, the code among them, columns; nil chooses them from the columns; default nil
+	Candidates   int     // networks to train, of which the best is taken, count; default 1
+	Vary         string  // what they differ in: VarySeed, VaryRate or VaryWidth; default seed
+	PerKey       bool    // a model for every key, named MODEL.KEY; default false
+	MaxKeys      int     // keys that get one, those with the most rows, count; default 256
 	Epochs       int     // passes over the training rows; 0 takes 3, or as many as make 1,000 steps; default 0
 	BatchSize    int     // rows of a minibatch; default 256
 	Activation   string  // of the hidden layers but the code, a name of kernels.Activations; default tanh
@@ -95,6 +99,7 @@ const (
 func Defaults() Options {
 	return Options{
 		Alias: "live", Detector: DetectorBlend, Trim: .25, BatchSize: 256, Activation: "tanh", Loss: "mse", HuberDelta: 1, Optimizer: "adam", Patience: 10, Seed: 1,
+		Candidates: 1, Vary: VarySeed, MaxKeys: 256,
 		RollingKeys: events.DefaultWindowKeys,
 		AlarmRate:   1e-4, ThresholdMethod: model.ByQuantile, ThresholdGoal: model.GoalF1, MinRows: 100, MaxMemory: 1 << 30, MaxRejected: .05, AllowLoss: .05, KeepDir: ".",
 		Checkpoint: time.Minute,
@@ -131,6 +136,7 @@ func (o *Options) Validate() error {
 	if bytes := weightBytes(o.Layers); bytes > maxWeightBytes {
 		faults = append(faults, weightError(o.Layers, bytes))
 	}
+	o.validateCandidates(fault)
 	fault(o.Epochs < 0, "epochs is %d; 0 or more", o.Epochs)
 	fault(o.BatchSize < 1, "batch size is %d rows; 1 or more", o.BatchSize)
 	_, named := o.vocabulary()
@@ -164,7 +170,7 @@ func (o *Options) Validate() error {
 
 // Progress says where a run stands.
 type Progress struct {
-	Stage            string // "read", "trim", "fit", "judge", "publish"
+	Stage            string // "read", "trim", "fit", "judge", "publish"; with a model for every key "read", "keys", "publish"
 	Records          int64  // read or judged so far
 	TotalRecords     int64  // offsets in the ranges while reading: an upper bound
 	RecordsPerSecond float64
@@ -174,6 +180,9 @@ type Progress struct {
 	SamplesPerSecond float64
 	Done             float64       // share of this stage, 0 to 1; a fit may end sooner, when its loss no longer falls
 	Left             time.Duration // of this stage, right within a fifth of it after its first tenth; 0 = not known yet
+	Candidates       []Candidate   // where several are trained: as far as they have come; valid during the call
+	Running          int           // of those, how many are still learning
+	Leader           string        // which of them has the lowest validation loss, Validation
 }
 
 // progressEvery keeps reports to about ten a second.
@@ -187,6 +196,7 @@ type job struct {
 	where    *events.Where // nil: every record
 	saw      []int64       // records that had each of where's fields
 	reported time.Time
+	key      string // whose history this is, where every key has a model
 
 	checkpoints *checkpoints // nil: none are written
 	resumed     *checkpoint  // nil: from the beginning
@@ -240,8 +250,16 @@ func (j *job) run(ctx context.Context, r *Report) (*Report, error) {
 		return nil, err
 	}
 	r.Seconds.Read = time.Since(started).Seconds()
+	notes := slices.Clone(r.Notes)
 	columns, err := j.columns(h, r)
 	if err != nil || j.DryRun {
+		return r, err
+	}
+	if j.PerKey {
+		err := j.perKey(ctx, h, r, notes)
+		if err != nil && !r.Published {
+			return nil, err
+		}
 		return r, err
 	}
 
@@ -255,7 +273,7 @@ func (j *job) run(ctx context.Context, r *Report) (*Report, error) {
 		return nil, err
 	}
 	r.Seconds.Fit = time.Since(started).Seconds()
-	r.Layers, r.Steps, r.SamplesPerSecond = fitted.layers, fitted.steps, fitted.samplesPerSecond
+	r.Layers, r.Steps, r.SamplesPerSecond, r.Candidates = fitted.layers, fitted.steps, fitted.samplesPerSecond, fitted.candidates
 
 	started = time.Now()
 	if err := j.judge(ctx, h, fitted, r); err != nil {

@@ -1,0 +1,237 @@
+package trainer
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/lapwing-stream/lapwing/kernels"
+)
+
+const (
+	// stretchBatches minibatches are gathered at a time, as many as stretchBytes hold: enough that a call of the engine outweighs the
+	// waiting for the slowest network at its end, and few enough that progress and an interruption are not kept waiting.
+	stretchBatches = 64
+	stretchBytes   = 4 << 20
+)
+
+// lesson is what networks learn from and are held to.
+type lesson struct {
+	train *rowSet
+	held  []float32 // rows of the validation
+	batch int       // rows
+}
+
+// contest is several networks on their way, over the same minibatches.
+type contest struct {
+	*job
+	plan    *descent // how many steps, and when to evaluate; each runner has a state of its own
+	runners []*competitor
+	all     []Candidate // of the whole run, for progress
+	first   int         // which of those runners[0] is
+
+	cohort  kernels.Cohort
+	on      []bool // still running
+	began   time.Time
+	pace    *pace
+	samples float64 // of all networks
+	seconds float64
+}
+
+// run trains the networks. One that diverges begins again with a quarter of its rate, as it would alone, when the others have ended;
+// one that does so too often gets a fault.
+func (c *contest) run(ctx context.Context) (err error) {
+	target, prediction, ok := c.runners[0].program.Residual()
+	if !ok {
+		return fmt.Errorf("the network for layers %s has no residual to train", layerNames(c.runners[0].layers))
+	}
+	var programs []*kernels.Program
+	for _, k := range c.runners {
+		programs = append(programs, k.program)
+		k.state = begun(0, k.rate)
+	}
+	v, _ := c.vocabulary()
+	c.cohort, err = kernels.NewCohort(c.Engine, programs, kernels.TrainOptions{
+		Prediction: prediction, Target: target, Loss: v.loss, Delta: float32(c.HuberDelta), Optimizer: v.optimizer,
+		MaxBatch: c.plan.batch, Threads: c.Threads,
+	})
+	if err != nil {
+		return err
+	}
+	defer c.cohort.Close()
+	c.began = time.Now()
+	defer func() { c.seconds = time.Since(c.began).Seconds() }()
+	c.on = make([]bool, len(c.runners))
+	for k := range c.on {
+		c.on[k] = true
+	}
+	for {
+		diverged, err := c.lap(ctx)
+		if err != nil {
+			return err
+		}
+		again := false
+		clear(c.on)
+		for i, d := range diverged {
+			k := c.runners[i]
+			s := &k.state
+			if d == nil {
+				continue
+			}
+			if s.Try == retries {
+				k.Fault = fmt.Sprintf("diverged %d times, last at rate %.3g: %s in step %d", s.Try+1, s.Rate, d.what, d.step)
+				continue
+			}
+			c.Log.Warn("training diverged; trying again with a lower rate", "candidate", k.Varies, "what", d.what, "step", d.step, "rate", s.Rate, "next_rate", s.Rate/4)
+			*s = begun(s.Try+1, s.Rate/4)
+			if err := c.cohort.SetParameters(i, k.program.Parameters(prediction)); err != nil {
+				return err
+			}
+			c.on[i], again = true, true
+		}
+		if !again {
+			return nil
+		}
+	}
+}
+
+// lap takes the networks that are on through all steps, and says which diverged.
+func (c *contest) lap(ctx context.Context) ([]*divergence, error) {
+	diverged := make([]*divergence, len(c.runners))
+	untrained, err := c.cohort.Loss(c.plan.held, c.on)
+	if err != nil {
+		return nil, err
+	}
+	for k, on := range c.on {
+		if on {
+			c.runners[k].state.Untrained = untrained[k]
+		}
+	}
+	c.pace = newPace(int64(c.plan.total), time.Now())
+	order := c.plan.h.epochs(c.plan.train, c.Seed)
+	most := min(max(stretchBytes/(4*c.plan.h.width*c.plan.batch), 1), stretchBatches)
+	rates := make([][]float32, len(c.runners))
+	var rows []float32
+	for step := 0; step < c.plan.total && c.running() > 0; {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		next := min(step/c.plan.every*c.plan.every+c.plan.every, c.plan.total) // evaluation
+		if rows, err = order.next(min(most, next-step)*c.plan.batch, rows); err != nil {
+			return nil, err
+		}
+		n := len(rows) / c.plan.h.width
+		steps := (n + c.plan.batch - 1) / c.plan.batch
+		for k := range rates {
+			rates[k] = nil
+			for i := 0; c.on[k] && i < steps; i++ {
+				rates[k] = append(rates[k], float32(c.runners[k].state.Rate*schedule(step+i, c.plan.total)))
+			}
+		}
+		losses, err := c.cohort.Steps(rows, c.plan.batch, rates)
+		if err != nil {
+			return nil, err
+		}
+		for k := range losses {
+			s := &c.runners[k].state
+			for _, loss := range losses[k] {
+				if math.IsNaN(loss) || math.IsInf(loss, 0) {
+					diverged[k] = &divergence{fmt.Sprintf("loss %v", loss), s.Step + 1}
+					c.stop(k)
+					break
+				}
+				s.Sum += loss
+				s.Summed++
+				s.Step++
+			}
+			if c.on[k] {
+				c.samples += float64(n)
+			}
+		}
+		if step += steps; step == next {
+			if err := c.evaluate(step, diverged); err != nil {
+				return nil, err
+			}
+		}
+		c.progress(step)
+	}
+	for k, on := range c.on {
+		if on {
+			c.stop(k)
+		}
+	}
+	return diverged, nil
+}
+
+func (c *contest) running() (n int) {
+	for _, on := range c.on {
+		if on {
+			n++
+		}
+	}
+	return n
+}
+
+// stop takes a network out.
+func (c *contest) stop(k int) {
+	c.on[k] = false
+	r := c.runners[k]
+	r.Seconds, r.Steps = time.Since(c.began).Seconds(), r.state.Step
+}
+
+// evaluate takes the validation losses of those that are on, and stops those that have not improved for long enough.
+func (c *contest) evaluate(step int, diverged []*divergence) error {
+	losses, err := c.cohort.Loss(c.plan.held, c.on)
+	if err != nil {
+		return err
+	}
+	epoch := (step-1)/c.plan.perEpoch + 1
+	for k, on := range c.on {
+		if !on {
+			continue
+		}
+		s := &c.runners[k].state
+		err := c.plan.enter(s, epoch, losses[k], func() [][]float32 { return c.cohort.Parameters(k) })
+		if d := (*divergence)(nil); asDivergence(err, &d) {
+			diverged[k] = d
+		}
+		if err != nil || c.plan.settled(s) {
+			c.stop(k)
+		}
+		if s.Curve != nil {
+			c.all[c.first+k].ValidationLoss = s.Lowest
+		}
+	}
+	return nil
+}
+
+// progress shows the networks of all waves, as far as they have come.
+func (c *contest) progress(step int) {
+	if c.Progress == nil {
+		return
+	}
+	now := time.Now()
+	for i, k := range c.runners {
+		c.all[c.first+i].Steps = k.state.Step
+	}
+	p := Progress{
+		Stage: "fit", Epoch: (step-1)/c.plan.perEpoch + 1, Epochs: (c.plan.total + c.plan.perEpoch - 1) / c.plan.perEpoch, Candidates: c.all, Running: c.running(),
+	}
+	for i := range c.all { // the leader's
+		if v := c.all[i].ValidationLoss; v > 0 && (p.Validation == 0 || v < p.Validation) {
+			p.Validation, p.Leader = v, c.all[i].Varies
+		}
+	}
+	if s := now.Sub(c.began).Seconds(); s > 0 {
+		p.SamplesPerSecond = c.samples / s
+	}
+	// The waves are alike: what is done of all of them.
+	lap := float64(step) / float64(c.plan.total)
+	p.Done = (float64(c.first) + lap*float64(len(c.runners))) / float64(len(c.all))
+	if left := c.pace.left(int64(step), now); left > 0 || step == c.plan.total {
+		rest := float64(len(c.all)-c.first-len(c.runners)) / float64(len(c.runners))
+		p.Left = left + time.Duration(rest*float64(now.Sub(c.began)+left))
+	}
+	c.job.report(p, step == c.plan.total)
+}
