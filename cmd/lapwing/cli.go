@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"reflect"
 	"strings"
 	"sync"
 
@@ -471,6 +472,9 @@ func (a *app) bindOne(flags *pflag.FlagSet, s setting, stream bool) {
 		doc += " (default " + s.def + ")"
 	}
 	f := flags.VarPF(v, s.flag, "", doc)
+	if s.typ != nil && s.typ.Kind() == reflect.Bool {
+		f.NoOptDefVal = "true" // the flag alone says yes
+	}
 	f.DefValue = "" // the text has it: the environment or the file may hold another
 	a.given[f] = boundFlag{setting: s, stream: stream, value: v}
 }

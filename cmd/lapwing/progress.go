@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -50,8 +51,9 @@ func (p *progress) show(r trainer.Progress) {
 		}
 	}
 	p.last = r
+	p.last.Candidates = slices.Clone(r.Candidates)
 	if p.live != nil {
-		p.live.draw(append(append([]string{}, p.done...), p.line(r)))
+		p.live.draw(append(append(append([]string{}, p.done...), p.line(r)), candidateLines(r)...))
 		return
 	}
 	if now.Sub(p.said) >= plainEvery {
@@ -96,7 +98,7 @@ func (p *progress) end(well bool) {
 }
 
 // stageNames are what a reader calls the trainer's stages, of one width.
-var stageNames = map[string]string{"read": "read   ", "trim": "trim   ", "fit": "train  ", "judge": "judge  ", "publish": "publish"}
+var stageNames = map[string]string{"read": "read   ", "trim": "trim   ", "fit": "train  ", "keys": "train  ", "judge": "judge  ", "publish": "publish"}
 
 func (p *progress) line(r trainer.Progress) string {
 	t := p.a.term
@@ -116,7 +118,13 @@ func (p *progress) text(r trainer.Progress) string {
 	}
 	s := p.a.term.paint(bold, name)
 	switch r.Stage {
+	case "keys":
+		s += fmt.Sprintf("  %s of %s models", count(r.Records), count(r.TotalRecords))
 	case "fit":
+		if r.Candidates != nil {
+			s += candidatesText(r)
+			break
+		}
 		if r.Epochs > 0 {
 			s += fmt.Sprintf("  epoch %d/%d", min(max(r.Epoch, 1), r.Epochs), r.Epochs)
 		}

@@ -187,7 +187,7 @@ func valueSchema(s setting) object {
 	case reflect.Float64:
 		return withBounds(object{{"type", []string{"number", "string"}}, anchored(numberPattern)}, s)
 	case reflect.Bool:
-		return object{{"type", []string{"boolean", "string"}}, {"pattern", "^([tT](rue|RUE)?|[fF](alse|ALSE)?|0|1)$"}}
+		return object{{"type", []string{"boolean", "string"}}, {"pattern", "^(true|True|TRUE|false|False|FALSE)$"}}
 	}
 	o := object{{"type", []string{"string", "number", "boolean"}}} // a name may look like a number
 	if s.require {

@@ -57,6 +57,9 @@ the model that an unbroken run would have given, byte for byte.`,
   lapwing train --topic cars --model cars --where 'event.speed > 0 && event.model == "M3"'
   lapwing train --topic cars --model cars --from 2026-11-01 --until 2026-11-15T06:00+01:00
   lapwing train --topic cars --model cars --alias none --layers 14,7,14 --seed 2
+  lapwing train --topic cars --model cars --candidates 8               # the best of eight seeds
+  lapwing train --topic cars --model cars --candidates 5 --vary width
+  lapwing train --topic cars --model cars --key car --per-key          # cars.c1, cars.c2, …
   lapwing train --topic cars --model cars --resume             # after an interruption`,
 		Args: args(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -130,6 +133,7 @@ func trainOptions(o *trainFlags, c *TrainConfig) (trainer.Options, error) {
 	t.AlarmRate, t.MinRows, t.MaxMemory, t.MaxRejected, t.AllowLoss, t.Threads = float64(c.AlarmRate), c.MinRows, int64(c.MaxMemory), float64(c.MaxRejected), float64(c.AllowLoss), c.Threads
 	t.AlarmsPerDay, t.ThresholdMethod, t.ThresholdGoal = c.AlarmsPerDay, c.ThresholdMethod, c.ThresholdGoal
 	t.Rolling, t.RollingKeys = c.Rolling, c.RollingKeys
+	t.Candidates, t.Vary, t.PerKey, t.MaxKeys = c.Candidates, c.Vary, c.PerKey, c.MaxKeys
 	t.SpillDir, t.DryRun, t.Selection = c.SpillDir, o.dryRun, o.Selection
 	t.Checkpoint, t.Resume = c.Checkpoint, o.resume
 	if o.spec != "" {
@@ -202,6 +206,9 @@ func (a *app) train(cmd *cobra.Command, o *trainFlags) error {
 		return err
 	}
 	next := a.nextLines(cmd, o, report.Manifest)
+	if t.PerKey {
+		next = a.nextKeyLines(cmd, o, report)
+	}
 	switch {
 	case a.json:
 		return writeTrainJSON(a.term, report, engineLine(engine), next)
@@ -213,8 +220,14 @@ func (a *app) train(cmd *cobra.Command, o *trainFlags) error {
 		return err
 	}
 	a.printf("%s", a.term.wrap(text.String(), 14))
+	a.printCandidates(report.Candidates)
+	if t.PerKey {
+		a.printKeys(report)
+	}
 	a.printf("%-11s %s on %s\n", "took", seconds(time.Duration((report.Seconds.Read+report.Seconds.Fit+report.Seconds.Judge+report.Seconds.Publish)*float64(time.Second))), engineLine(engine))
-	a.printf("\nnext:\n")
+	if len(next) > 0 {
+		a.printf("\nnext:\n")
+	}
 	for _, line := range next {
 		a.printf("  %s\n", a.term.paint(bold, line))
 	}
@@ -314,7 +327,13 @@ func writeTrainJSON(w io.Writer, r *trainer.Report, engine string, next []string
 			object[k] = v
 		}
 	}
-	if r.Published {
+	if r.Candidates != nil {
+		object["candidates"] = r.Candidates
+	}
+	if r.Keys != nil {
+		object["keys"], object["without_key"], object["next"] = keysJSON(r), r.WithoutKey, next
+	}
+	if r.Published && r.Keys == nil {
 		object["version"], object["digest"], object["bytes"], object["alias"] = r.Manifest.Version, r.Manifest.Digest, r.Manifest.Bytes, r.Alias
 	}
 	enc := json.NewEncoder(w)

@@ -159,11 +159,14 @@ func parseValue(v reflect.Value, text string) error {
 		}
 		v.SetFloat(f)
 	case reflect.Bool:
-		b, err := strconv.ParseBool(text)
-		if err != nil {
-			return err
+		switch text { // what YAML 1.2 calls a boolean
+		case "true", "True", "TRUE":
+			v.SetBool(true)
+		case "false", "False", "FALSE":
+			v.SetBool(false)
+		default:
+			return errors.New("not a boolean")
 		}
-		v.SetBool(b)
 	default:
 		return fmt.Errorf("no way to write a %s", v.Type())
 	}

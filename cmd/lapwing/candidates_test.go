@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+func TestCandidatesAreShown(t *testing.T) {
+	b := newBed(t)
+	b.ok("generate cars --rate 0 --count 1000 --cars 5 --topic cars")
+	text := b.ok("train --topic cars --model cars --epochs 1 --candidates 3 --vary width")
+	b.has(strings.Join(strings.Fields(text), " "), "candidates 3 by width, taken by the highest average precision on anomalies injected into the validation rows: layers ")
+	b.has(text, "validation loss  average precision  steps", "\n            *  ", "(no label)", "published   cars/1")
+	r := b.object("train --topic cars --model cars --epochs 1 --candidates 22 --json --alias none")
+	tried := r["candidates"].(map[string]any)["tried"].([]any)
+	if len(tried) != 22 || r["candidates"].(map[string]any)["criterion"] != "validation_loss" {
+		t.Errorf("%v", r["candidates"])
+	}
+	b.has(b.ok("train --topic cars --model cars --epochs 1 --candidates 22 --alias none"), "and 2 more; --json has all")
+	b.has(b.ok("models show cars/2"), "candidates=22", "vary=seed", "criterion=validation_loss", "candidate=seed")
+	for line, want := range map[string]string{
+		"--candidates 0":                             "0 is too small; the least is 1",
+		"--candidates 2000":                          "2000 is too large; the most is 1024",
+		"--candidates 12 --vary rate":                "candidates is 12; 1 to 9 by rate",
+		"--candidates 3 --vary width --layers 4,2,4": "layers 4,2,4 fix the widths, and candidates by width are asked for: leave one out",
+		"--candidates 3 --per-key":                   "several candidates and a model for every key are asked for",
+		"--vary colour":                              "colour",
+	} {
+		_, stderr, code := runIn(t, []string{"LAPWING_KAFKA_BOOTSTRAP_SERVERS=" + b.broker}, splitWords(t, "train --topic cars --model cars "+line)...)
+		if code != exitUsage || !strings.Contains(stderr, want) {
+			t.Errorf("%s: exit %d, %s\nwant %s", line, code, stderr, want)
+		}
+	}
+}
+
+// Every key's records are scored by the key's own model, in one serve.
+func TestAModelForEveryKeyIsServed(t *testing.T) {
+	b := newBed(t)
+	b.ok("generate cars --rate 0 --count 900 --cars 3 --topic cars")
+	text := b.ok("train --topic cars --model cars --key car --time time --epochs 1 --per-key --max-keys 2")
+	b.has(text, "models      key   model", "cars.car", "left out", "max_keys is 2, and it is number 3 by rows", "next:", "--where 'event.car == ")
+	r := b.object("train --topic cars --model cars --key car --time time --epochs 1 --per-key --json")
+	var streams strings.Builder
+	rows := map[string]int{}
+	for _, k := range r["keys"].([]any) {
+		k := k.(map[string]any)
+		if k["model"] != "cars."+k["key"].(string) || k["version"].(float64) < 1 {
+			t.Errorf("%v", k)
+		}
+		rows[k["key"].(string)] = int(k["rows"].(float64))
+		fmt.Fprintf(&streams, "  - {model: %[1]s.%[2]s, input: {topics: [cars]}, where: 'event.car == \"%[2]s\"', output: cars.%[2]s.scores, alerts: {topic: none}}\n", "cars", k["key"])
+	}
+	if len(rows) != 3 {
+		t.Fatalf("%v", rows)
+	}
+	writeFile(t, "lapwing.yaml", "http: none\nstreams:\n"+streams.String())
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var out, errs buffer
+	ended := make(chan error, 1)
+	go func() {
+		ended <- run(ctx, splitWords(t, "serve --config lapwing.yaml"),
+			world{in: strings.NewReader(""), out: &out, err: &errs, environ: []string{"LAPWING_KAFKA_BOOTSTRAP_SERVERS=" + b.broker}})
+	}()
+	for key, n := range rows {
+		awaitTopic(t, b.broker, "cars."+key+".scores")
+		for line := range strings.Lines(b.ok(fmt.Sprintf("tail cars.%s.scores --from-beginning -n %d --json", key, n))) {
+			var got struct {
+				Value struct {
+					Model string
+					Key   string
+				}
+			}
+			if err := json.Unmarshal([]byte(line), &got); err != nil || got.Value.Model != "cars."+key || got.Value.Key != key {
+				t.Fatalf("a score of %s: %s (%v)", key, line, err)
+			}
+		}
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Errorf("serve: %v\n%s", err, errs.String())
+	}
+}
