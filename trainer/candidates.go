@@ -47,13 +47,13 @@ func (o *Options) validateCandidates(fault func(bad bool, format string, args ..
 	fault(o.Candidates < 1 || o.Candidates > mostCandidates(o.Vary), "candidates is %d; 1 to %d by %s", o.Candidates, mostCandidates(o.Vary), o.Vary)
 	fault(o.Candidates > 1 && o.Vary == VaryWidth && o.Layers != nil, "layers %s fix the widths, and candidates by width are asked for: leave one out", layerNames(o.Layers))
 	fault(o.PerKey && o.Candidates > 1, "several candidates and a model for every key are asked for: ask for one of them")
-	fault(o.several() && o.Resume != "" && o.Resume != Newest, "a run of several networks (candidates, per key) leaves no checkpoint that another could go on from: leave resume %s out", o.Resume)
+	fault(o.Several() && o.Resume != "" && o.Resume != Newest, "a run of several networks (candidates, per key) leaves no checkpoint that another could go on from: leave resume %s out", o.Resume)
 	fault(o.MaxKeys < 1 || o.MaxKeys > MostKeys, "max keys is %d; 1 to %d", o.MaxKeys, MostKeys)
 }
 
-// several says that more than one network is trained. Such a run writes no checkpoints: it would have to keep every network's
+// Several says that more than one network is trained. Such a run writes no checkpoints: it would have to keep every network's
 // weights and moments.
-func (o *Options) several() bool { return o.Candidates > 1 || o.PerKey }
+func (o *Options) Several() bool { return o.Candidates > 1 || o.PerKey }
 
 // Candidate is one of several networks that were trained for one model, and what became of it.
 type Candidate struct {

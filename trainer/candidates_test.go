@@ -49,10 +49,15 @@ func TestTheBestCandidateIsTaken(t *testing.T) {
 		if len(c.Tried) != 4 || !c.Tried[i+1].Chosen || c.Criterion != ByValidationLoss {
 			t.Fatalf("by %s: %+v; number %d is the best", vary, c, i+2)
 		}
+		losses := map[float64]bool{}
 		for k, tried := range c.Tried {
+			losses[tried.ValidationLoss] = true
 			if tried.Chosen != (k == i+1) || tried.Criterion != tried.ValidationLoss || tried.Steps == 0 || tried.Fault != "" {
 				t.Errorf("candidate %d: %+v", k, tried)
 			}
+		}
+		if len(losses) != len(c.Tried) {
+			t.Errorf("by %s: two candidates are one network: %+v", vary, c.Tried)
 		}
 		s := r.Model.Lineage.Settings
 		if s["candidates"] != "4" || s["vary"] != vary || s["criterion"] != ByValidationLoss || s["candidate"] != c.Tried[i+1].Varies {
@@ -170,34 +175,51 @@ func TestCandidatesAreReproducible(t *testing.T) {
 	}
 }
 
-// One candidate is the run without; and the first of several is the very network of that run.
+// One candidate is the run without; and the first of several is the very network of that run: steps, curve and weights.
 func TestOneCandidateIsAPlainRun(t *testing.T) {
 	b := newBench(t)
 	b.topic("t", 2, values(2, machine(2, 500)...)...)
-	o := quick("t")
-	o.Alias = "none"
-	plain := b.mustRun(o)
-	o.Candidates, o.Vary = 1, VaryRate
-	if one := b.mustRun(o); !bytes.Equal(one.Data, plain.Data) || one.Candidates != nil {
-		t.Error("one candidate gives other bytes than a plain run")
-	}
-	o.Candidates, o.Vary = 3, VarySeed
 	engine := b.deps.Engine
-	b.deps.Engine = &favouring{Engine: engine, n: 0}
-	first := b.mustRun(o)
-	if !first.Candidates.Tried[0].Chosen {
-		t.Fatalf("%+v", first.Candidates)
-	}
-	for i, s := range plain.Model.Program.Steps {
-		if g, ok := s.(*kernels.Gemm); ok {
-			other := first.Model.Program.Steps[i].(*kernels.Gemm)
-			if !sameBits(g.W, other.W) || !sameBits(g.B, other.B) {
-				t.Errorf("step %d: the first candidate's weights are not those of the plain run", i)
+	for name, change := range map[string]func(*Options){
+		"short":          func(*Options) {},
+		"many steps":     func(o *Options) { o.Epochs, o.BatchSize, o.Patience = 12, 16, 1000 }, // from one evaluation to the next an epoch may end
+		"patience ended": func(o *Options) { o.Epochs, o.BatchSize, o.Patience, o.LearningRate = 40, 16, 1, .1 },
+	} {
+		b.deps.Engine = engine
+		o := quick("t")
+		o.Alias = "none"
+		change(&o)
+		plain := b.mustRun(o)
+		if name == "patience ended" && len(plain.Curve) > evaluations/2 {
+			t.Errorf("%s: %d evaluations", name, len(plain.Curve))
+		}
+		o.Candidates, o.Vary = 1, VaryRate
+		if one := b.mustRun(o); !bytes.Equal(one.Data, plain.Data) || one.Candidates != nil {
+			t.Errorf("%s: one candidate gives other bytes than a plain run", name)
+		}
+		o.Candidates, o.Vary = 3, VarySeed
+		b.deps.Engine = &favouring{Engine: engine, n: 0}
+		first := b.mustRun(o)
+		if !first.Candidates.Tried[0].Chosen || first.Steps != plain.Steps || len(first.Curve) != len(plain.Curve) {
+			t.Fatalf("%s: %d steps, %d evaluations; of the plain run %d, %d\n%+v", name, first.Steps, len(first.Curve), plain.Steps, len(plain.Curve), first.Candidates)
+		}
+		for i, want := range plain.Curve {
+			got := first.Curve[i]
+			if want.Validation /= 1000; got != want {
+				t.Errorf("%s: evaluation %d: %+v, of the plain run %+v", name, i, got, want)
 			}
 		}
-	}
-	if first.Model.Threshold != plain.Model.Threshold {
-		t.Errorf("threshold %v, of the plain run %v", first.Model.Threshold, plain.Model.Threshold)
+		for i, s := range plain.Model.Program.Steps {
+			if g, ok := s.(*kernels.Gemm); ok {
+				other := first.Model.Program.Steps[i].(*kernels.Gemm)
+				if !sameBits(g.W, other.W) || !sameBits(g.B, other.B) {
+					t.Errorf("%s: step %d: the first candidate's weights are not those of the plain run", name, i)
+				}
+			}
+		}
+		if first.Model.Threshold != plain.Model.Threshold {
+			t.Errorf("%s: threshold %v, of the plain run %v", name, first.Model.Threshold, plain.Model.Threshold)
+		}
 	}
 }
 

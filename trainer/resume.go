@@ -50,7 +50,7 @@ func (j *job) prepare(ctx context.Context) error {
 	if j.DryRun {
 		return nil
 	}
-	if j.several() {
+	if j.Several() {
 		if j.Resume == Newest {
 			j.Log.Warn("a run of several networks leaves no checkpoint: training begins at the beginning", "model", j.Model)
 		}

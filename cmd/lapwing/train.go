@@ -48,7 +48,11 @@ judges the model, and is never a feature.
 
 What was learned so far is kept in the topic lapwing.checkpoints every minute, and when training is
 interrupted. --resume with the same flags goes on from there, on this machine or another, and gives
-the model that an unbroken run would have given, byte for byte.`,
+the model that an unbroken run would have given, byte for byte.
+
+--candidates trains several networks over one read of the history and publishes the best, by the
+criterion that is printed; --per-key makes a model for every key, NAME.KEY. Neither leaves
+checkpoints.`,
 		Example: `  lapwing train --topic cars --model cars
   lapwing train --topic payments --model payments --label Class --exclude id
   lapwing train --topic cars --dry-run > spec.yaml
@@ -190,7 +194,7 @@ func (a *app) train(cmd *cobra.Command, o *trainFlags) error {
 		progress.device = d.DeviceStatus
 	}
 	show := func(p trainer.Progress) {
-		if p.Stage == "fit" { // it did not fail at once: what is said of checkpoints must be seen while it can be helped
+		if p.Stage == "fit" || p.Stage == "keys" { // it did not fail at once: what is said of checkpoints must be seen while it can be helped
 			a.logs.release()
 		}
 		progress.show(p)
@@ -201,7 +205,7 @@ func (a *app) train(cmd *cobra.Command, o *trainFlags) error {
 	progress.end(err == nil)
 	if err != nil {
 		if ctx.Err() != nil && report == nil {
-			return interrupted(ctx, o.topic, err)
+			return interrupted(ctx, &t, err)
 		}
 		return err
 	}
@@ -235,10 +239,12 @@ func (a *app) train(cmd *cobra.Command, o *trainFlags) error {
 }
 
 // interrupted words the end of a training that was called off, and whether another can go on from there.
-func interrupted(ctx context.Context, topic string, err error) error {
-	f := &fault{what: "interrupted: nothing was published", where: "topic " + topic, cause: ctx.Err(), code: exitInterrupted}
+func interrupted(ctx context.Context, t *trainer.Options, err error) error {
+	f := &fault{what: "interrupted: nothing was published", where: "topic " + t.Topic, cause: ctx.Err(), code: exitInterrupted}
 	var left *trainer.InterruptedError
 	switch {
+	case t.Several():
+		f.what += ", and a run of several networks leaves no checkpoint"
 	case !errors.As(err, &left): // none was asked for
 	case left.Run == "" && left.Unwritten == nil:
 		f.what += ", and nothing was learned yet that a checkpoint could hold"
