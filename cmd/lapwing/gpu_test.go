@@ -4,12 +4,17 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"strings"
 	"testing"
 
+	"github.com/lapwing-stream/lapwing/kernels"
+	"github.com/lapwing-stream/lapwing/kernels/cpu"
 	"github.com/lapwing-stream/lapwing/kernels/cuda"
+	"github.com/lapwing-stream/lapwing/registry"
 	"github.com/lapwing-stream/lapwing/stream"
+	"github.com/lapwing-stream/lapwing/trainer"
 )
 
 // fakeGPU tells the emulated driver what to be, and skips where the driver is a real one.
@@ -93,5 +98,105 @@ func TestGPU_Case7_03(t *testing.T) {
 	stdout, stderr = do(exitFailed, "doctor", "--topic", "cars", "--model", "cars", "--http", "none", "--engine", "cuda")
 	if !strings.Contains(strings.Join(strings.Fields(stdout), " "), old) {
 		t.Errorf("doctor of an old driver: %s%s", stdout, stderr)
+	}
+}
+
+// alone is an engine without its way of training several networks in the same launches, and counts the trainers that it makes.
+type alone struct {
+	kernels.Engine
+	made *int
+}
+
+func (e alone) Trainer(p *kernels.Program, o kernels.TrainOptions) (kernels.Trainer, error) {
+	*e.made++
+	return e.Engine.Trainer(p, o)
+}
+
+// counting is the engine with it.
+type counting struct {
+	*cuda.Engine
+	cohorts *int
+}
+
+func (e counting) Cohort(programs []*kernels.Program, o kernels.TrainOptions) (kernels.Cohort, error) {
+	*e.cohorts += len(programs)
+	return e.Engine.Cohort(programs, o)
+}
+
+// TestGPUCandidates: networks that are trained in the same launches come out as they do one after another, to the byte; networks of
+// several widths, and the models of keys, as they do on any number of threads.
+func TestGPUCandidates(t *testing.T) {
+	fakeGPU(t, "")
+	t.Chdir(t.TempDir())
+	broker, err := stream.Embed(stream.EmbeddedOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broker.Close()
+	environ := []string{"LAPWING_KAFKA_BOOTSTRAP_SERVERS=" + broker.Addr()}
+	do := func(args string) string {
+		t.Helper()
+		stdout, stderr, code := runIn(t, environ, splitWords(t, args)...)
+		if code != 0 {
+			t.Fatalf("%s: exit %d\n%s\n%s", args, code, stdout, stderr)
+		}
+		return stdout
+	}
+	do("generate cars --rate 0 --count 1200 --cars 2 --topic cars")
+
+	client, err := stream.Connect(t.Context(), stream.Options{Properties: map[string]string{"bootstrap.servers": broker.Addr()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	d, err := cuda.Open(cuda.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	e, err := cuda.NewEngine(d, cuda.EngineOptions{Beside: cpu.New(), From: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, cohorts := 0, 0
+	var data [2][]byte
+	for i, engine := range []kernels.Engine{counting{e, &cohorts}, alone{e, &made}} {
+		o := trainer.Defaults()
+		o.Topic, o.Model, o.Candidates, o.Epochs, o.BatchSize, o.Threads, o.Alias, o.Exclude = "cars", "m", 5, 3, 64, 2, "none", []string{"time", "car"}
+		r, err := trainer.Run(t.Context(), trainer.Deps{Client: client, Registry: registry.Open(client, registry.Options{}), Engine: engine}, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data[i] = r.Data
+		if i == 0 && (cohorts != 5 || made != 0) || i == 1 && (made != 5 || cohorts != 5) {
+			t.Errorf("%d networks in cohorts, %d trainers", cohorts, made)
+		}
+	}
+	if !bytes.Equal(data[0], data[1]) {
+		t.Error("in the same launches: another model than one after another")
+	}
+
+	digest := func(args string) string {
+		t.Helper()
+		var r struct {
+			Engine, Digest string
+			Keys           []struct{ Digest string }
+		}
+		if err := json.Unmarshal([]byte(do("train --topic cars --model cars --key car --time time --epochs 2 --alias none --json --engine cuda "+args)), &r); err != nil {
+			t.Fatal(err)
+		}
+		all := r.Digest
+		for _, k := range r.Keys {
+			all += " " + k.Digest
+		}
+		if !strings.HasPrefix(r.Engine, "cuda/") || len(all) < 64 {
+			t.Errorf("%s: engine %s, digests %q", args, r.Engine, all)
+		}
+		return all
+	}
+	for _, args := range []string{"--candidates 3 --vary width", "--candidates 3 --vary rate", "--per-key"} {
+		if one, more := digest(args+" --threads 1"), digest(args+" --threads 3"); one != more {
+			t.Errorf("%s: threads change the bytes: %s, %s", args, one, more)
+		}
 	}
 }

@@ -200,6 +200,44 @@ func TestNoMemory_Case7_03(t *testing.T) {
 	}
 }
 
+// TestNoMemoryForCandidates_Case7_03: the same where several networks are trained at once; the processor's networks then come out.
+func TestNoMemoryForCandidates_Case7_03(t *testing.T) {
+	p, o, values := sensors(64, 12, 6, 3, 6, 12)
+	o.MaxBatch = 64
+	programs := []*kernels.Program{p, p.Clone(), p.Clone()}
+	for k, q := range programs {
+		kernels.Initialise(q, uint64(k))
+	}
+	fake(t, "memory=65536,reserve=61440")
+	d := open(t, Options{})
+	if _, err := kernels.NewCohort(newEngine(t, d, EngineOptions{From: 1}), programs, o); !errors.Is(err, ErrOutOfMemory) {
+		t.Errorf("by name: %v", err)
+	}
+	e := newEngine(t, d, EngineOptions{From: 1, Fallback: true})
+	var after [2][][]float32
+	for i, e := range []kernels.Engine{e, cpu.New()} {
+		c, err := kernels.NewCohort(e, programs, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Steps(values, 64, [][]float32{{.01}, nil, {.02}}); err != nil {
+			t.Fatal(err)
+		}
+		for k := range programs {
+			after[i] = append(after[i], c.Parameters(k)...)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if !sameFloats(after[0], after[1]) {
+		t.Error("without memory: other networks than the processor's")
+	}
+	if s := e.DeviceStatus(); s.Fallbacks != 1 || s.Lost != "" {
+		t.Errorf("the status is %+v", s)
+	}
+}
+
 // TestMemoryIsTaken_Case7_04: while another process holds the memory a batch fails, with no results that could be taken for
 // some, and the next one is scored; or the processor scores it.
 func TestMemoryIsTaken_Case7_04(t *testing.T) {

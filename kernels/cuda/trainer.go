@@ -32,13 +32,18 @@ func (e *Engine) Trainer(p *kernels.Program, o kernels.TrainOptions) (kernels.Tr
 	return e.o.Beside.Trainer(p, o)
 }
 
-// Cohort trains networks of one shape in the same launches.
+// Cohort trains networks of one shape in the same launches. Where the engine may fall back and the device cannot take them all, the
+// processor trains them.
 func (e *Engine) Cohort(programs []*kernels.Program, o kernels.TrainOptions) (kernels.Cohort, error) {
 	c, err := newCohort(e, programs, o)
-	if err != nil {
+	if err == nil {
+		return c, nil
+	}
+	if !e.o.Fallback {
 		return nil, err
 	}
-	return c, nil
+	e.fellBack(err)
+	return kernels.NewCohort(e.o.Beside, programs, o)
 }
 
 func (c *cohort) check(rows []float32, most int) (int, error) {
