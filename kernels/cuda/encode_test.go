@@ -38,10 +38,10 @@ func TestShapes(t *testing.T) {
 		height int
 	}{
 		// The prediction takes no columns: the gemm that makes it subtracts.
-		{"30-14-7-14-30", dense(30, 14, 7, 14), "score_shared", 128, 30 + 14 + 14},
-		{"18-4-18", dense(18, 4), "score_shared", 256, 18 + 4 + 18},
-		{"one column", dense(1, 1), "score_shared", 256, 0},
-		{"300 groups", kernels.Prototypes(dense(3, 1).Steps[0].(*kernels.Map).Columns, 300, many), "score_constants", 256, 0},
+		{"30-14-7-14-30", dense(30, 14, 7, 14), "score_shared", 256, 30 + 14 + 14},
+		{"18-4-18", dense(18, 4), "score_shared", 128, 18 + 4 + 18},
+		{"one column", dense(1, 1), "score_shared", 64, 0},
+		{"300 groups", kernels.Prototypes(dense(3, 1).Steps[0].(*kernels.Map).Columns, 300, many), "score_constants", 64, 0},
 		{"300-64-300", dense(300, 64), "score_wide", 64, 0},
 		{"1030-17-1030", dense(1030, 17), "score_wide", 64, 0},
 	} {
@@ -61,5 +61,34 @@ func TestShapes(t *testing.T) {
 				sameScores(t, s, tt.p, n)
 			}
 		})
+	}
+}
+
+// TestShapeKeepsWarps: of tiles that fit, the one that keeps most warps on an SM.
+func TestShapeKeepsWarps(t *testing.T) {
+	t4, h100 := 64<<10, 227<<10
+	for _, c := range []struct {
+		height, constants, most int
+		want                    shape
+	}{
+		// Two warps would fit in tiles of 128 rows, with 30 KB to spare.
+		{51, 1944, t4, shape{kernel: "score_shared", rows: 256, constants: 1944}},
+		{51, 1944, h100, shape{kernel: "score_shared", rows: 128, constants: 1944}},
+		// Constants of 23 KB are in the way of the tiles.
+		{42, 6000, t4, shape{kernel: "score_constants", rows: 64}},
+		{81, 6000, h100, shape{kernel: "score_shared", rows: 256, constants: 6000}},
+		// No constants at all.
+		{8, 0, t4, shape{kernel: "score_shared", rows: 64}},
+		{51, 40000, h100, shape{kernel: "score_constants", rows: 64}},
+		// Not even the smallest tile.
+		{1000, 40000, h100, shape{kernel: "score_wide", rows: 64}},
+	} {
+		got := shapeOf(&plan{height: c.height}, c.constants, c.most)
+		if got.kernel != c.want.kernel || got.rows != c.want.rows || got.constants != c.want.constants {
+			t.Errorf("height %d, %d constants, %d bytes: %+v; wanted %+v", c.height, c.constants, c.most, got, c.want)
+		}
+		if got.shared > c.most || got.kernel != "score_wide" && got.shared != (got.tile+got.constants)*wordSize {
+			t.Errorf("height %d: %+v of %d bytes", c.height, got, c.most)
+		}
 	}
 }

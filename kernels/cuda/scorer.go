@@ -52,27 +52,34 @@ const (
 	launchWork          = 1 << 33   // multiply-adds of a launch: tens of milliseconds
 )
 
-// shapeOf finds the largest tile that fits: constants beside it if there are few, within what every block has before what
-// it can ask for.
+// shapeOf chooses how large a tile is, and whether constants lie beside it, by how many warps an SM then has at once: one
+// warp alone waits most of the time. An SM has about as much shared memory as a block can ask for, most, and keeps 1 KB of it
+// for each block. Constants beside the tile are worth half the warps; of equal tiles the smaller is taken, as its barriers stop
+// fewer. No result depends on it.
 func shapeOf(p *plan, constants, most int) shape {
-	for _, limit := range []int{sharedForAll, most} {
-		for _, rows := range []int{mostTileRows, mostTileRows / 2, mostTileRows / 4} {
+	best, worth := shape{kernel: "score_wide", rows: wideTileRows, tile: p.height * (wideTileRows | 1)}, 0
+	for _, beside := range []int{constants, 0} {
+		if beside*wordSize > mostSharedConstants {
+			continue
+		}
+		for rows := mostTileRows / 4; rows <= mostTileRows; rows *= 2 {
 			tile := p.height * (rows | 1)
-			for _, beside := range []int{constants, 0} {
-				if beside*wordSize > mostSharedConstants {
-					continue
-				}
-				if bytes := (tile + beside) * wordSize; bytes <= limit {
-					s := shape{kernel: "score_constants", rows: rows, shared: bytes, tile: tile, constants: beside}
-					if beside > 0 || constants == 0 {
-						s.kernel = "score_shared"
-					}
-					return s
-				}
+			bytes := (tile + beside) * wordSize
+			if bytes > most {
+				continue
+			}
+			s := shape{kernel: "score_constants", rows: rows, shared: bytes, tile: tile, constants: beside}
+			blocks := min(max(1, most/(bytes+(1<<10))), mostTileRows*4/rows)
+			w := blocks * (rows / (32 * rowsOfThread))
+			if beside > 0 || constants == 0 {
+				s.kernel, w = "score_shared", 2*w
+			}
+			if w > worth {
+				best, worth = s, w
 			}
 		}
 	}
-	return shape{kernel: "score_wide", rows: wideTileRows, tile: p.height * (wideTileRows | 1)}
+	return best
 }
 
 // Scorer copies the program to the device and has its first numbers checked by the processor's.
