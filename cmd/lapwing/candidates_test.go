@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/lapwing-stream/lapwing/trainer"
 )
 
 func TestCandidatesAreShown(t *testing.T) {
@@ -88,5 +90,29 @@ func TestAModelForEveryKeyIsServed(t *testing.T) {
 	stop()
 	if err := <-ended; err != nil {
 		t.Errorf("serve: %v\n%s", err, errs.String())
+	}
+}
+
+// While they learn a line says how many do and which leads, and one more for each where it stands.
+func TestProgressOfCandidates(t *testing.T) {
+	r := trainer.Progress{Stage: "fit", Epoch: 2, Epochs: 3, Validation: .25, Leader: "seed 2", SamplesPerSecond: 2e6, Running: 2, Done: .4, Candidates: []trainer.Candidate{
+		{Varies: "seed 1", ValidationLoss: .5, Steps: 1200}, {Varies: "seed 2", ValidationLoss: .25, Steps: 1200}, {Varies: "seed 3", Fault: "diverged 4 times"}, {Varies: "seed 4"},
+	}}
+	if got, want := candidatesText(r), "  4 candidates, 2 learning  epoch 2/3  validation 0.25 (seed 2)  2.00M/s"; got != want {
+		t.Errorf("%q\nwant %q", got, want)
+	}
+	r.Running, r.Done = 1, 1
+	if got := candidatesText(r); strings.Contains(got, "learning") {
+		t.Errorf("the end: %q", got)
+	}
+	lines := strings.Join(candidateLines(r), "\n")
+	for _, want := range []string{"seed 2           validation 0.25  1,200 steps", "seed 3           diverged", "seed 4           waits"} {
+		if !strings.Contains(lines, want) {
+			t.Errorf("no %q in\n%s", want, lines)
+		}
+	}
+	r.Candidates = append(r.Candidates, make([]trainer.Candidate, 10)...)
+	if got := candidateLines(r); len(got) != 9 || !strings.Contains(got[8], "and 6 more") {
+		t.Errorf("%q", got)
 	}
 }

@@ -119,10 +119,10 @@ func (p *progress) text(r trainer.Progress) string {
 	s := p.a.term.paint(bold, name)
 	switch r.Stage {
 	case "keys":
-		s += fmt.Sprintf("  %s of %s models", count(r.Records), count(r.TotalRecords))
+		s += fmt.Sprintf("  %s of %s models", count(r.Records), count(r.TotalRecords)) + p.gpu()
 	case "fit":
 		if r.Candidates != nil {
-			s += candidatesText(r)
+			s += candidatesText(r) + p.gpu()
 			break
 		}
 		if r.Epochs > 0 {

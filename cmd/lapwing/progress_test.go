@@ -26,6 +26,13 @@ func TestProgressOfADevice(t *testing.T) {
 		if got := p.text(fit); !strings.HasSuffix(got, "  GPU 93 % busy, 1.5 GiB of 15.0 GiB") {
 			t.Error(got)
 		}
+		several := fit
+		several.Candidates, several.Running = make([]trainer.Candidate, 3), 2
+		for _, r := range []trainer.Progress{several, {Stage: "keys", Records: 2, TotalRecords: 9}} {
+			if got := p.text(r); !strings.HasSuffix(got, "  GPU 93 % busy, 1.5 GiB of 15.0 GiB") {
+				t.Error(got)
+			}
+		}
 		if got := p.text(trainer.Progress{Stage: "read", Records: 5}); strings.Contains(got, "GPU") {
 			t.Errorf("reading takes no GPU: %s", got)
 		}
