@@ -170,11 +170,7 @@ func (a *app) train(cmd *cobra.Command, o *trainFlags) error {
 	if err != nil {
 		return err
 	}
-	name := e.Train.Engine
-	if name == "auto" { // the GPU scores, but does not train yet: the lineage would name what did not compute
-		name = "cpu"
-	}
-	engine, release, err := a.engine(name, e.GPU)
+	engine, release, err := a.engine(e.Train.Engine, e.GPU)
 	if err != nil {
 		return err
 	}
