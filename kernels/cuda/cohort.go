@@ -37,7 +37,8 @@ const (
 	// A launch ends about so soon: progress, an interruption and the watchdog wait for it.
 	launchTime       = 100 * time.Millisecond
 	firstLaunch      = 16       // steps
-	mostTrainThreads = 384      // __launch_bounds__ of train.cu
+	mostTrainThreads = 384      // __launch_bounds__ of train.cu …
+	wideThreads      = 256      // … and of train_wide
 	putBytes         = 4 << 20  // of raw rows that are copied while those before are prepared
 	walkBytes        = 64 << 20 // of prepared rows that are not held
 	tileBytes        = 32 << 20 // of values while rows are prepared
@@ -171,7 +172,7 @@ func (c *cohort) shape(info *Info) {
 			}
 		}
 	}
-	c.kernel, c.lot, c.shared, c.threads = "train_wide", leafGroups, 16, mostTrainThreads
+	c.kernel, c.lot, c.shared, c.threads = "train_wide", leafGroups, 16, wideThreads
 }
 
 // leaves are how many there are of so many rows.

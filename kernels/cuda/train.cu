@@ -110,12 +110,19 @@ INLINE void take(const train_model &m, const train_step &s, const train_lot &l, 
 	int blocks = (m.loaded + 7) / 8, word = l.lane & 7, some = l.lane >> 3;
 	for (int i = l.warp; i < l.active * blocks; i += l.warps) {
 		int group = i / blocks, u = i % blocks * 8 + word;
-		float *to = l.unit(group, u);
-		for (int r = some; r < GROUP; r += 4) {
-			int row = (first + group) * GROUP + r;
+		float *to = l.unit(group, u), v[GROUP / 4];
+		int number[GROUP / 4], row = (first + group) * GROUP + some;
+		// All loads stand before the first store: the compiler must take the tile for a part of the rows, and would wait for each.
+#pragma unroll
+		for (int r = 0; r < GROUP / 4; r++)
+			number[r] = row + 4 * r < s.n ? m.order[s.first + row + 4 * r] : -1;
+#pragma unroll
+		for (int r = 0; r < GROUP / 4; r++)
+			v[r] = u < m.loaded && number[r] >= 0 ? m.rows[(size_t)number[r] * m.pitch + u] : 0.0f;
+#pragma unroll
+		for (int r = 0; r < GROUP / 4; r++)
 			if (u < m.loaded)
-				to[r] = row < s.n ? m.rows[(size_t)m.order[s.first + row] * m.pitch + u] : 0.0f;
-		}
+				to[some + 4 * r] = v[r];
 	}
 }
 
@@ -198,6 +205,17 @@ INLINE void combine(const train_op &o, const train_lot &l)
 	}
 }
 
+// overflowed is a part of the loss in float64, which most devices are 32 times slower at.
+static __device__ double overflowed(const float *y, const float *t, int some, int huber, float delta)
+{
+	double whole = 0.0;
+	for (int i = 0; i < some; i++) {
+		float e = y[i * STRIDE] - t[i * STRIDE], q = huber ? at_least(-delta, at_most(delta, e)) : e;
+		whole += huber ? (double)q * ((double)e - 0.5 * (double)q) : (double)e * (double)e;
+	}
+	return whole;
+}
+
 // residual leaves the gradient of the prediction, 0 from row n on, and each group's loss. Eight squares are added up in
 // float32; where one overflows, again in float64.
 INLINE void residual(const train_model &m, const train_step &s, const train_lot &l, int first, bool backward)
@@ -212,18 +230,14 @@ INLINE void residual(const train_model &m, const train_step &s, const train_lot 
 		for (int u = 0; u < m.width; u += 8) {
 			int some = m.width - u < 8 ? m.width - u : 8;
 			float part = 0.0f;
-			double whole = 0.0;
 			for (int i = 0; i < some; i++) {
 				int at = (u + i) * STRIDE;
 				float e = y[at] - t[at], q = e;
 				if (m.huber) {
 					q = at_least(-m.delta, at_most(m.delta, e));
 					part = fmaf(q, fmaf(-0.5f, q, e), part);
-					whole += (double)q * ((double)e - 0.5 * (double)q);
-				} else {
+				} else
 					part = fmaf(e, e, part);
-					whole += (double)e * (double)e;
-				}
 				if (backward) {
 					float g = real ? q * by : 0.0f;
 					if (m.last_act >= 0)
@@ -231,7 +245,7 @@ INLINE void residual(const train_model &m, const train_step &s, const train_lot 
 					d[at] = g;
 				}
 			}
-			sum += magnitude(part) < float_of(0x7f800000) ? (double)part : whole;
+			sum += magnitude(part) < float_of(0x7f800000) ? (double)part : overflowed(y + u * STRIDE, t + u * STRIDE, some, m.huber, m.delta);
 		}
 		if (!real)
 			sum = 0.0;
@@ -291,18 +305,35 @@ template <int N> INLINE void weight_gradient(const train_model &m, const train_o
 				}
 			}
 		}
+		// The lanes of a leaf share out the sums as they add them up, half to either lane of a pair: as leaf_sum, for fewer shuffles.
+		float *sums = &sum[0][0];
+		bool high = (part & 1) != 0;
+		int mine = high ? N * N / 2 : 0;
+#pragma unroll
+		for (int t = 0; t < N * N / 2; t++) {
+			float give = high ? sums[t] : sums[t + N * N / 2], keep = high ? sums[t + N * N / 2] : sums[t];
+			sums[t] = keep + __shfl_xor_sync(0xffffffffu, give, 1);
+		}
+		int left = N * N / 2;
+		if (split == LEAF) {
+			high = (part & 2) != 0;
+			mine += high ? N * N / 4 : 0;
+			left = N * N / 4;
+#pragma unroll
+			for (int t = 0; t < N * N / 4; t++) {
+				float give = high ? sums[t] : sums[t + N * N / 4], keep = high ? sums[t + N * N / 4] : sums[t];
+				sums[t] = keep + __shfl_xor_sync(0xffffffffu, give, 2);
+			}
+		}
 		float *slot = slots + (size_t)leaf * m.slot + o.w;
 #pragma unroll
-		for (int a = 0; a < N; a++)
-#pragma unroll
-			for (int c = 0; c < N; c++) {
-				float v = leaf_sum(sum[a][c], split);
-				int r = row + a * down, k = column + c * across;
-				if (i < count && r < o.out && k < o.in && ((a * N + c) & (split - 1)) == part) {
-					float *to = slot + (size_t)r * o.in + k;
-					*to = add ? *to + v : v;
-				}
+		for (int t = 0; t < N * N / 2; t++) {
+			int r = row + (mine + t) / N * down, k = column + (mine + t) % N * across;
+			if (t < left && i < count && r < o.out && k < o.in) {
+				float *to = slot + (size_t)r * o.in + k;
+				*to = add ? *to + sums[t] : sums[t];
 			}
+		}
 	}
 }
 
@@ -385,6 +416,9 @@ INLINE void step_parameters(const train_model &m, const train_step &s, int rank,
 {
 	int leaves = ((s.n + GROUP - 1) / GROUP + LEAF - 1) / LEAF;
 	for (int i = rank * (int)blockDim.x + (int)threadIdx.x; i < m.parameter_count; i += blocks * (int)blockDim.x) {
+		// Loads first, as in take.
+		int forward = m.places[2 * i], backward = m.places[2 * i + 1];
+		float w = m.parameters[i], moment1 = m.moment1[i], moment2 = m.moment2[i];
 		float sum[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
 		for (int k = 0; k < leaves; k += 8)
 #pragma unroll
@@ -396,21 +430,20 @@ INLINE void step_parameters(const train_model &m, const train_step &s, int rank,
 			m.gradient[i] = g;
 			continue;
 		}
-		float w = m.parameters[i];
 		if (m.sgd)
 			w = fmaf(-s.rate, g, w);
 		else {
-			float a = fmaf(0.9f, m.moment1[i], (1.0f - 0.9f) * g);
-			float b = fmaf(0.999f, m.moment2[i], (1.0f - 0.999f) * (g * g));
+			float a = fmaf(0.9f, moment1, (1.0f - 0.9f) * g);
+			float b = fmaf(0.999f, moment2, (1.0f - 0.999f) * (g * g));
 			m.moment1[i] = a;
 			m.moment2[i] = b;
 			w = w - (s.rate * (a * s.correction1)) / (sqrtf(b * s.correction2) + 1e-8f);
 		}
 		m.parameters[i] = w;
-		if (m.places[2 * i] >= 0)
-			m.layout[m.places[2 * i]] = w;
-		if (m.places[2 * i + 1] >= 0)
-			m.layout[m.places[2 * i + 1]] = w;
+		if (forward >= 0)
+			m.layout[forward] = w;
+		if (backward >= 0)
+			m.layout[backward] = w;
 	}
 }
 
@@ -429,6 +462,25 @@ INLINE double add_losses(const train_model &m, const train_step &s, double *memo
 	}
 	__syncthreads();
 	return *memory;
+}
+
+// copy_layout brings the layout, which is whole quads, to shared memory. Loads first, as in take.
+INLINE void copy_layout(float *to, const float *from, int quads, int t)
+{
+	for (int k = t; k < quads; k += 4 * (int)blockDim.x) {
+		quad q[4];
+#pragma unroll
+		for (int j = 0; j < 4; j++) {
+			int at = k + j * (int)blockDim.x;
+			q[j] = quad_at(from + 4 * (at < quads ? at : k));
+		}
+#pragma unroll
+		for (int j = 0; j < 4; j++) {
+			int at = k + j * (int)blockDim.x;
+			if (at < quads)
+				*(quad *)(to + 4 * at) = q[j];
+		}
+	}
 }
 
 // train does steps from … from+count−1 of the model that this block is one of blocks for. Shared memory: 16 bytes, the
@@ -457,8 +509,7 @@ INLINE void train(const train_model *models, int blocks, int from, int count, in
 		int groups = (s.n + GROUP - 1) / GROUP;
 		if (phases & DO_FORWARD) {
 			if (SHARED_WEIGHTS)
-				for (int k = t; k < m.layout_words; k += (int)blockDim.x)
-					weights[k] = m.layout[k];
+				copy_layout(weights, m.layout, m.layout_words / 4, t);
 			for (int first = rank * run; first < groups; first += blocks * run)
 				for (int at = first; at < first + run && at < groups; at += m.lot) {
 					l.active = groups - at < m.lot ? groups - at : m.lot;
@@ -507,8 +558,8 @@ extern "C" __global__ void __launch_bounds__(384) train_weights(TRAIN_PARAMETERS
 	train<false, true>(models, blocks, from, count, phases, memory);
 }
 
-// The wide path: all in device memory.
-extern "C" __global__ void __launch_bounds__(384) train_wide(TRAIN_PARAMETERS)
+// The wide path: all in device memory. With 384 threads a few registers are missing.
+extern "C" __global__ void __launch_bounds__(256) train_wide(TRAIN_PARAMETERS)
 {
 	DYNAMIC_SHARED(float, memory);
 	train<false, false>(models, blocks, from, count, phases, memory);

@@ -197,7 +197,7 @@ static outcome run(const network &n, const cut &c, const vector<float> &rows, in
 		void *arguments[] = {(void *)&models, &blocks, &from, &count, &phases};
 		for (auto &k : cpu::kernels())
 			if (!strcmp(k.name, names[c.memory]))
-				cpu::launch({(unsigned)blocks}, {(unsigned)c.threads}, shared, cooperative, k.call, arguments);
+				cpu::run({&k, {(unsigned)blocks}, {(unsigned)c.threads}, shared, cooperative, arguments});
 	};
 	int count = (int)steps.size();
 	if (!c.each)
