@@ -22,12 +22,13 @@ import (
 // flow runs the commands as a user does, each a process of its own, against one broker, and counts what became of
 // every record with another client library and another reading of JSON than Lapwing's own.
 type flow struct {
-	t      *testing.T
-	ctx    context.Context
-	addr   string
-	dir    string
-	suffix string // of names that must not be in use already
-	client *kgo.Client
+	t       *testing.T
+	ctx     context.Context
+	addr    string
+	dir     string
+	suffix  string   // of names that must not be in use already
+	environ []string // of the programs, in addition
+	client  *kgo.Client
 
 	committed bool // what serve wrote is read as a reader of committed records sees it
 }
@@ -58,6 +59,7 @@ func (f *flow) command(args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(f.ctx, lapwing(f.t), args...)
 	cmd.Dir = f.dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + f.dir, "LAPWING_KAFKA_BOOTSTRAP_SERVERS=" + f.addr, "LAPWING_HTTP=127.0.0.1:0"}
+	cmd.Env = append(cmd.Env, f.environ...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 20 * time.Second
 	return cmd

@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -55,7 +56,15 @@ func withWorkplace(m *testing.M) int {
 		return 1
 	}
 	place.program = filepath.Join(dir, "lapwing-gpu")
-	if out, err := exec.Command("go", "build", "-o", place.program, "../../cmd/lapwing").CombinedOutput(); err != nil {
+	tags := "" // those of the tests: with gpu, on an emulated driver, the GPU trains
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "-tags" {
+				tags = s.Value
+			}
+		}
+	}
+	if out, err := exec.Command("go", "build", "-tags", tags, "-o", place.program, "../../cmd/lapwing").CombinedOutput(); err != nil {
 		return fail("go build: "+string(out), err)
 	}
 	broker := exec.Command(place.program, "broker", "--listen", "127.0.0.1:0", "--json")
@@ -198,7 +207,7 @@ func (m *machine) run(during func(training int, script *os.Process), args ...str
 		}
 	}
 	cmd := exec.CommandContext(ctx, "./run-once", append([]string{"--program", place.program, "--metadata", m.metadata.URL, "--api", m.metadata.URL, "--record", filepath.Join(m.dir, "record")}, args...)...)
-	cmd.Env = []string{"PATH=" + filepath.Join(m.dir, "bin") + ":" + os.Getenv("PATH"), "RECORDED=" + recorded, "RUNTIME_DIRECTORY=" + runtime, "TMPDIR=" + filepath.Join(m.dir, "tmp"), "HOME=" + m.dir}
+	cmd.Env = []string{"PATH=" + filepath.Join(m.dir, "bin") + ":" + os.Getenv("PATH"), "RECORDED=" + recorded, "RUNTIME_DIRECTORY=" + runtime, "TMPDIR=" + filepath.Join(m.dir, "tmp"), "HOME=" + m.dir, "LD_LIBRARY_PATH=" + os.Getenv("LD_LIBRARY_PATH")}
 	var out, log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &log
 	if err := cmd.Start(); err != nil {

@@ -355,7 +355,7 @@ func TestDeviceHangs_Case7_06(t *testing.T) {
 		return
 	}
 	p := detector(t)
-	d, err := Open(Options{Timeout: 300 * time.Millisecond})
+	d, err := Open(Options{Timeout: 2 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

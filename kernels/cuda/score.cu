@@ -55,9 +55,8 @@ INLINE void score_tiles(const float *rows, int n, int width, int input_at, const
 		int have = n - first < height ? (int)(n - first) : height;
 		if (input_at >= 0)
 			load(tile, stride, input_at, rows + first * width, FAULT == 103 ? height : have, width);
-#if FAULT != 101
-		__syncthreads();
-#endif
+		if (FAULT != 101)
+			__syncthreads();
 		if (t < have)
 			evaluate<ROWS>(steps, count, constants, tile_row{tile + t, stride, blockDim.x});
 		__syncthreads();
@@ -67,9 +66,8 @@ INLINE void score_tiles(const float *rows, int n, int width, int input_at, const
 			store(tile, stride, out.reconstruction_at, out.reconstruction + first * width, have, width);
 		if (out.contributions)
 			store(tile, stride, out.contributions_at, out.contributions + first * width, have, width);
-#if FAULT != 102
-		__syncthreads();
-#endif
+		if (FAULT != 102)
+			__syncthreads();
 	}
 }
 

@@ -3,14 +3,13 @@
 // DYNAMIC_SHARED. What only exists under CUDA (inline assembly, __shared__, volatile spins) stays in this file.
 #pragma once
 
-// FAULT puts a known mistake into the kernels: `#if FAULT == 101`. The emulated suite builds each one and must find it.
-#ifndef FAULT
-#define FAULT 0
-#endif
-
+// FAULT puts a known mistake into the kernels: `if (FAULT != 101) __syncthreads();`. It is no constant in the emulator, where one
+// build has all of them and CUDA_FAULT chooses; the suite must find each (emulator/faults). A device knows none.
 #ifdef LAPWING_CPU
 #include "emulator/cuda_cpu.h"
+#define FAULT (cpu::fault)
 #else
+#define FAULT 0
 
 typedef signed char int8_t;
 typedef unsigned char uint8_t;

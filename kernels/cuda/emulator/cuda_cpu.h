@@ -28,6 +28,7 @@ struct Position {
     unsigned lane = 0;  // in its warp
 };
 extern __thread const Position *position __attribute__((tls_model("initial-exec")));
+extern const int fault;  // the mistake that kernels make, 0 for none: CUDA_FAULT when the library was loaded
 
 struct Place {
     const char *file;

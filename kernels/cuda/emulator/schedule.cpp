@@ -56,6 +56,8 @@ lapwing_switch:
 namespace cpu {
 
 __thread const Position *position __attribute__((tls_model("initial-exec"))) = nullptr;
+// Not of CUDA_FAKE, which tests change while they run.
+const int fault = getenv("CUDA_FAULT") ? atoi(getenv("CUDA_FAULT")) : 0;
 
 namespace {
 
@@ -90,6 +92,31 @@ struct Block {
     std::vector<std::pair<const void *, std::unique_ptr<char[]>>> statics;
     char *stacks = nullptr;
     uint32_t seed = 0;
+    char begun = 0;  // what the sanitizer knows the start of the block's threads by
+};
+
+// The threads that the sanitizer knows, of one worker. To make one costs more than what it does, so they serve block after block,
+// and launch after launch of the stream that they belong to: those are in order anyway.
+struct Known {
+    std::vector<void *> idle;
+    ~Known() {
+#if defined(LAPWING_TSAN)
+        for (void *f : idle) __tsan_destroy_fiber(f);
+#endif
+    }
+    void *take() {
+#if defined(LAPWING_TSAN)
+        if (idle.empty()) return __tsan_create_fiber(0);
+        void *f = idle.back();
+        idle.pop_back();
+        return f;
+#else
+        return nullptr;
+#endif
+    }
+    void give(void *f) {
+        if (f) idle.push_back(f);
+    }
 };
 
 // What the OS thread is doing.
@@ -97,6 +124,7 @@ struct Worker {
     const Launch *launch = nullptr;
     Block *block = nullptr;
     Fiber *fiber = nullptr;
+    Known *known = nullptr;
     void *sp = nullptr, *fake = nullptr, *sanitizer = nullptr;
     const void *stack = nullptr;
     size_t stack_size = 0;
@@ -176,8 +204,9 @@ void body() {
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_finish_switch_fiber(nullptr, &here.stack, &here.stack_size);
 #endif
-    here.launch->kernel->call(here.launch->args);
     Block &b = *here.block;
+    acquire(&b.begun);
+    here.launch->kernel->call(here.launch->args);
     Fiber &f = *here.fiber;
     release(&b);  // what the thread wrote is seen by whoever waits for the launch
     f.done = b.progress = true;
@@ -258,17 +287,14 @@ void start(Block &b, const Launch &l, unsigned index, uint32_t seed) {
         *--sp = (void *)body;
         for (int r = 0; r < 6; r++) *--sp = nullptr;
         f.sp = sp;
-#if defined(LAPWING_TSAN)
-        f.sanitizer = __tsan_create_fiber(0);
-#endif
+        f.sanitizer = here.known->take();
     }
+    release(&b.begun);
 }
 
 void finish(Block &b) {
     acquire(&b);
-#if defined(LAPWING_TSAN)
-    for (Fiber &f : b.fibers) __tsan_destroy_fiber(f.sanitizer);
-#endif
+    for (Fiber &f : b.fibers) here.known->give(f.sanitizer);
     stacks.give(b.stacks, b.fibers.size() * stack_bytes);
 }
 
@@ -304,6 +330,7 @@ struct Run {
     unsigned blocks, workers;
     int order;
     std::chrono::seconds patience;
+    Known *known;  // one a worker
     std::atomic<unsigned> next{0};
     std::atomic<Clock::rep> beat{0};  // when some thread last passed a barrier or ended
 };
@@ -311,6 +338,7 @@ struct Run {
 void work(Run &r, unsigned worker) {
     here = Worker{};
     here.launch = &r.launch;
+    here.known = r.known + worker;
 #if defined(LAPWING_TSAN)
     here.sanitizer = __tsan_get_current_fiber();
 #endif
@@ -447,8 +475,10 @@ void *dynamic_shared() { return here.block->dynamic.get(); }
 
 void run(const Launch &l) {
     const std::string order = fake::text("order", "0");
-    Run r{l, (unsigned)l.blocks.count(), 1, order == "reverse" ? -1 : atoi(order.c_str()), std::chrono::seconds(fake::number("patience", 20))};
-    r.workers = std::min(r.blocks, std::max(1u, std::thread::hardware_concurrency()));
+    const unsigned most = std::max(1u, std::thread::hardware_concurrency());
+    static thread_local std::unique_ptr<Known[]> known(new Known[most]);
+    Run r{l, (unsigned)l.blocks.count(), 1, order == "reverse" ? -1 : atoi(order.c_str()), std::chrono::seconds(fake::number("patience", 20)), known.get()};
+    r.workers = std::min(r.blocks, most);
     r.beat = Clock::now().time_since_epoch().count();
     std::vector<std::thread> others;
     for (unsigned k = 1; k < r.workers; k++) others.emplace_back(work, std::ref(r), k);

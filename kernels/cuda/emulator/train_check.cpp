@@ -1,7 +1,7 @@
 // Trains small networks with the kernels of train.cu on this CPU, in every way a launch can be cut, and holds them
 // against plain loops in double precision: losses and weights near those, and all cuts to the same bytes. Built by make
-// test-gpu-emulated as it is, under the address and undefined-behaviour sanitizers, and under the thread sanitizer, which
-// alone sees a missing barrier. Arguments: rows of a minibatch, steps.
+// test-gpu-emulated as it is and under the thread sanitizer, which alone sees some missing barriers. Arguments: rows of a
+// minibatch, steps.
 #include "../train.cu"
 
 #include <algorithm>

@@ -20,11 +20,8 @@ extern "C" __global__ void __launch_bounds__(width) sample_sum(const float *__re
     v = warp_sum(v);
     if ((t & 31) == 0) part[t >> 5] = v;
     __syncwarp();
-#if FAULT == 5
-    if (t < 40) __syncthreads();  // 5: not all threads come
-#elif FAULT != 1                  // 1: the results stay right here, and not on a device
-    __syncthreads();
-#endif
+    // 1: none comes, the results stay right here, and not on a device. 5: not all come.
+    if (FAULT == 5 ? t < 40 : FAULT != 1) __syncthreads();
     __syncwarp();
     if (t == 0) {
         float sum = 0.f;
@@ -44,19 +41,17 @@ extern "C" __global__ void __launch_bounds__(width) sample_rounds(float *__restr
         float *set = slots + r % (FAULT == 6 ? 1 : 3) * blocks;  // 6: a slot is written while another block may still read it
         float mine = warp_sum(t < 32 ? state[0] * (blockIdx.x + 1) / 32.f : 0.f);
         if (t == 0) set[FAULT == 8 ? 0 : blockIdx.x] = mine;  // 8: the wrong slot
-#if FAULT == 7
-        if (blockIdx.x == 0 && r == rounds - 1) break;  // 7: a block that the others wait for has left
-#endif
-#if FAULT == 9
-        if (t == 0) {  // 9: the word is right, what it should publish has no order
-            atomicAdd(count, 1u);
-            while ((int)(load_acquire(count) - (r + 1) * gridDim.x) < 0) {
+        if (FAULT == 7 && blockIdx.x == 0 && r == rounds - 1) break;  // 7: a block that the others wait for has left
+        if (FAULT == 9) {
+            if (t == 0) {  // 9: the word is right, what it should publish has no order
+                atomicAdd(count, 1u);
+                while ((int)(load_acquire(count) - (r + 1) * gridDim.x) < 0) {
+                }
             }
+            __syncthreads();
+        } else {
+            grid_barrier(count, (r + 1) * gridDim.x);
         }
-        __syncthreads();
-#else
-        grid_barrier(count, (r + 1) * gridDim.x);
-#endif
         if (t == 0) {
             float sum = 0.f;
             for (int b = 0; b < blocks; b++) sum += __ldcg(set + b);
