@@ -1,6 +1,7 @@
 package trainer
 
 import (
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"strings"
@@ -83,6 +84,34 @@ func TestCheckpointsNeedRightsThatTrainingDoesNot(t *testing.T) {
 	o.Resume = Newest
 	if r := b.mustRun(o); model.Digest(r.Data) != model.Digest(want.Data) {
 		t.Error("gone on from the checkpoint, the model is another")
+	}
+}
+
+// A process that writes several checkpoints writes them to both slots in turn, and the newest counts.
+func TestSlotsTakeTurns(t *testing.T) {
+	b := newBench(t)
+	b.topic("h", 2, values(2, machine(4, 3000)...)...)
+	o := slow("h")
+	o.KeepDir, o.Checkpoint = t.TempDir(), time.Nanosecond
+	var left *InterruptedError
+	if err := b.interrupt(o, 60, ""); !errors.As(err, &left) || left.Run == "" {
+		t.Fatal(err)
+	}
+	found, err := (&job{Deps: b.deps, Options: o}).find(t.Context())
+	if err != nil || len(found) != 1 || len(found[0].at) != slots {
+		t.Fatalf("%d runs (%v)", len(found), err)
+	}
+	data, slot, err := found[0].whole(o.Model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := decodeCheckpoint(data)
+	if err != nil || c.State.Step != left.Step {
+		t.Errorf("the newest holds step %d (%v), the last written was %d", c.State.Step, err, left.Step)
+	}
+	var older slotManifest
+	if err := json.Unmarshal(found[0].values[slotKey(o.Model, left.Run, 1-slot)], &older); err != nil || older.Step == 0 || older.Step >= left.Step {
+		t.Errorf("the other slot holds step %d (%v), the last written was %d", older.Step, err, left.Step)
 	}
 }
 
