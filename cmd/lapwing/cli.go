@@ -244,7 +244,11 @@ func flagHelp(flags *pflag.FlagSet, kind string, width int) string {
 		if f.Shorthand != "" {
 			head = "  -" + f.Shorthand + ", --" + f.Name
 		}
-		if typ != "" {
+		switch {
+		case typ == "":
+		case f.NoOptDefVal != "": // a word after it would not be its value
+			head += "[=" + typ + "]"
+		default:
 			head += " " + typ
 		}
 		if d := f.DefValue; d != "" && d != "false" && d != "[]" && d != "0" {

@@ -51,6 +51,9 @@ func trainResumes(t *testing.T, broker, topic, model string) {
 			if !r.Published || r.Digest != whole.Digest {
 				t.Errorf("published %v, digest %s; the unbroken run gave %s", r.Published, r.Digest, whole.Digest)
 			}
+			if signal != syscall.SIGKILL {
+				return
+			}
 			stderr = c.must(&r, "--resume")
 			if !strings.Contains(stderr, "no checkpoint of this model: training begins at the beginning") || r.Digest != whole.Digest {
 				t.Errorf("after the publish, digest %s:\n%s", r.Digest, stderr)
@@ -68,7 +71,7 @@ type resuming struct {
 func (c *resuming) command(more ...string) (cmd *exec.Cmd, out, errs *bytes.Buffer) {
 	c.t.Helper()
 	cmd = exec.CommandContext(c.t.Context(), os.Args[0], append([]string{
-		"train", "--topic", c.topic, "--model", c.model, "--brokers", c.broker, "--json", "--layers", "8,3,8", "--epochs", "300", "--patience", "1000", "--batch-size", "64",
+		"train", "--topic", c.topic, "--model", c.model, "--brokers", c.broker, "--json", "--layers", "8,3,8", "--epochs", "150", "--patience", "1000", "--batch-size", "64",
 	}, more...)...)
 	cmd.Dir = c.t.TempDir()
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + cmd.Dir, "LAPWING_TEST_MAIN=1"}

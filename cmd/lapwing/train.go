@@ -89,7 +89,7 @@ checkpoints.`,
 	f.StringSliceVar(&o.header, "header", nil, "`NAMES` of the columns of CSV records without a header")
 	f.StringVar(&o.spec, "spec", "", "feature spec to use in place of inference, a `FILE` as --dry-run prints it")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print the feature spec and what was found; train and publish nothing")
-	f.StringVar(&o.resume, "resume", "", "go on from the newest checkpoint of this model, or from that of `RUN`; without one, begin at the beginning")
+	f.StringVar(&o.resume, "resume", "", "go on from the newest checkpoint of this model, or from that of `RUN`; where there is none, begin at the beginning")
 	f.Lookup("resume").NoOptDefVal = trainer.Newest
 	addSelectionFlags(f, &o.Selection)
 	f.StringVar(&o.Sample, "sample", "", "train on this many records, `NUMBER|SHARE` such as 100000 or 5%, drawn evenly over what is read")
