@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/lapwing-stream/lapwing/kernels"
@@ -198,5 +199,26 @@ func TestGPUCandidates(t *testing.T) {
 		if one, more := digest(args+" --threads 1"), digest(args+" --threads 3"); one != more {
 			t.Errorf("%s: threads change the bytes: %s, %s", args, one, more)
 		}
+	}
+}
+
+// A training that is broken off on one GPU goes on on another kind, with the bytes that an unbroken run gives there. The CPU refuses to go
+// on from it, as its sums are others.
+func TestGPUTrainResumes(t *testing.T) {
+	fakeGPU(t, "")
+	b := newBed(t)
+	b.ok("generate cars --rate 0 --count 2000 --topic cars")
+	driver := "LD_LIBRARY_PATH=" + os.Getenv("LD_LIBRARY_PATH")
+	c := &resuming{
+		broker: b.broker, topic: "cars", model: "cars", flags: []string{"--engine", "cuda", "--epochs", "60"},
+		here: []string{driver, "CUDA_FAKE=device=t4"}, there: []string{driver, "CUDA_FAKE=device=h100"},
+	}
+	trainResumes(t, c)
+	c.model = "elsewhere"
+	c.end(syscall.SIGTERM)
+	c.flags = []string{"--engine", "cpu", "--epochs", "60"}
+	cmd, _, errs := c.command(c.there, "--resume")
+	if cmd.Run(); cmd.ProcessState.ExitCode() != exitFailed || !strings.Contains(errs.String(), `engine is "cpu", was "cuda"`) {
+		t.Errorf("on the CPU: %s", errs)
 	}
 }

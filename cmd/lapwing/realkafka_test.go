@@ -56,7 +56,7 @@ func TestRealKafkaTrainResumes(t *testing.T) {
 	f := realKafka(t)
 	topic := "resumed" + f.suffix
 	f.run(nil, "generate", "cars", "--rate", "0", "--count", "5000", "--topic", topic)
-	trainResumes(t, f.addr, topic, topic)
+	trainResumes(t, &resuming{broker: f.addr, topic: topic, model: topic})
 }
 
 // lifeOfAModel publishes, swaps, restarts and rolls back while records flow, none of which may cost or double a record.

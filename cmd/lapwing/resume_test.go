@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,17 +20,17 @@ import (
 func TestTrainResumes(t *testing.T) {
 	b := newBed(t)
 	b.ok("generate cars --rate 0 --count 5000 --topic cars")
-	trainResumes(t, b.broker, "cars", "cars")
+	trainResumes(t, &resuming{broker: b.broker, topic: "cars", model: "cars"})
 }
 
-func trainResumes(t *testing.T, broker, topic, model string) {
-	c := &resuming{t: t, broker: broker, topic: topic, model: model}
+func trainResumes(t *testing.T, c *resuming) {
+	c.t = t
 	var whole struct{ Digest string }
-	c.must(&whole, "--model", model+"-whole")
+	c.must(&whole, "--model", c.model+"-whole")
 	for how, signal := range map[string]syscall.Signal{"killed": syscall.SIGKILL, "interrupted": syscall.SIGINT, "terminated": syscall.SIGTERM} {
 		t.Run(how, func(t *testing.T) {
 			c := *c
-			c.t, c.model = t, model+"-"+how
+			c.t, c.model = t, c.model+"-"+how
 			code, stderr := c.end(signal)
 			if signal != syscall.SIGKILL {
 				if code != exitInterrupted {
@@ -66,15 +67,17 @@ func trainResumes(t *testing.T, broker, topic, model string) {
 type resuming struct {
 	t                    *testing.T
 	broker, topic, model string
+	flags                []string // beside the usual ones
+	here, there          []string // environment of those that are broken off, and of those that come to an end
 }
 
-func (c *resuming) command(more ...string) (cmd *exec.Cmd, out, errs *bytes.Buffer) {
+func (c *resuming) command(environ []string, more ...string) (cmd *exec.Cmd, out, errs *bytes.Buffer) {
 	c.t.Helper()
 	cmd = exec.CommandContext(c.t.Context(), os.Args[0], append([]string{
 		"train", "--topic", c.topic, "--model", c.model, "--brokers", c.broker, "--json", "--layers", "8,3,8", "--epochs", "150", "--patience", "1000", "--batch-size", "64",
-	}, more...)...)
+	}, append(slices.Clone(c.flags), more...)...)...)
 	cmd.Dir = c.t.TempDir()
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + cmd.Dir, "LAPWING_TEST_MAIN=1"}
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + cmd.Dir, "LAPWING_TEST_MAIN=1"}, environ...)
 	out, errs = &bytes.Buffer{}, &bytes.Buffer{}
 	cmd.Stdout, cmd.Stderr = out, errs
 	return cmd, out, errs
@@ -83,7 +86,7 @@ func (c *resuming) command(more ...string) (cmd *exec.Cmd, out, errs *bytes.Buff
 // must trains to the end, and gives what was said on stderr.
 func (c *resuming) must(v any, more ...string) (stderr string) {
 	c.t.Helper()
-	cmd, out, errs := c.command(more...)
+	cmd, out, errs := c.command(c.there, more...)
 	if err := cmd.Run(); err != nil {
 		c.t.Fatalf("lapwing %s: %v\n%s", strings.Join(cmd.Args[1:], " "), err, errs)
 	}
@@ -97,7 +100,7 @@ func (c *resuming) must(v any, more ...string) (stderr string) {
 // to come then.
 func (c *resuming) end(signal syscall.Signal) (code int, stderr string) {
 	c.t.Helper()
-	cmd, _, errs := c.command("--checkpoint", "10ms")
+	cmd, _, errs := c.command(c.here, "--checkpoint", "10ms")
 	if err := cmd.Start(); err != nil {
 		c.t.Fatal(err)
 	}
@@ -144,7 +147,7 @@ func TestTrainResumeRefused(t *testing.T) {
 		"--resume --seed 2 --batch-size 32": "lapwing: the checkpoint was made with other settings: batch_size is 32, was 64; seed is 2, was 1\n",
 		"--resume=00000000":                 "lapwing: run 00000000 left no checkpoint\n",
 	} {
-		cmd, _, errs := c.command(strings.Fields(line)...)
+		cmd, _, errs := c.command(c.there, strings.Fields(line)...)
 		cmd.Run()
 		if code := cmd.ProcessState.ExitCode(); code != exitFailed || !strings.HasPrefix(errs.String(), want) || !strings.Contains(errs.String(), "\n  next: ") {
 			t.Errorf("%s: exit status %d\n%s", line, code, errs)
