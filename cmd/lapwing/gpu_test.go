@@ -213,7 +213,7 @@ func TestGPUTrainResumes(t *testing.T) {
 		broker: b.broker, topic: "cars", model: "cars", flags: []string{"--engine", "cuda", "--epochs", "60"},
 		here: []string{driver, "CUDA_FAKE=device=t4"}, there: []string{driver, "CUDA_FAKE=device=h100"},
 	}
-	trainResumes(t, c)
+	trainResumes(t, c, syscall.SIGKILL)
 	c.model = "elsewhere"
 	c.end(syscall.SIGTERM)
 	c.flags = []string{"--engine", "cpu", "--epochs", "60"}

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -56,7 +57,7 @@ func TestRealKafkaTrainResumes(t *testing.T) {
 	f := realKafka(t)
 	topic := "resumed" + f.suffix
 	f.run(nil, "generate", "cars", "--rate", "0", "--count", "5000", "--topic", topic)
-	trainResumes(t, &resuming{broker: f.addr, topic: topic, model: topic})
+	trainResumes(t, &resuming{broker: f.addr, topic: topic, model: topic}, syscall.SIGKILL, syscall.SIGTERM)
 }
 
 // lifeOfAModel publishes, swaps, restarts and rolls back while records flow, none of which may cost or double a record.

@@ -20,14 +20,15 @@ import (
 func TestTrainResumes(t *testing.T) {
 	b := newBed(t)
 	b.ok("generate cars --rate 0 --count 5000 --topic cars")
-	trainResumes(t, &resuming{broker: b.broker, topic: "cars", model: "cars"})
+	trainResumes(t, &resuming{broker: b.broker, topic: "cars", model: "cars"}, syscall.SIGKILL, syscall.SIGINT, syscall.SIGTERM)
 }
 
-func trainResumes(t *testing.T, c *resuming) {
+func trainResumes(t *testing.T, c *resuming, signals ...syscall.Signal) {
 	c.t = t
 	var whole struct{ Digest string }
 	c.must(&whole, "--model", c.model+"-whole")
-	for how, signal := range map[string]syscall.Signal{"killed": syscall.SIGKILL, "interrupted": syscall.SIGINT, "terminated": syscall.SIGTERM} {
+	for _, signal := range signals {
+		how := signal.String()
 		t.Run(how, func(t *testing.T) {
 			c := *c
 			c.t, c.model = t, c.model+"-"+how
