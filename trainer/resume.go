@@ -27,14 +27,14 @@ var (
 type InterruptedError struct {
 	Run         string // whose checkpoint another run can go on from; "" where there is none
 	Step, Steps int    // that it has made, of those planned at most
-	Unwritten   error  // why what was learned last is in no checkpoint; nil where it is, and where nothing was learned yet
+	Unwritten   error  // why what was learned last is in no checkpoint; nil where it is, and where nothing was learned yet or none is kept
 	Cause       error
 }
 
 func (e *InterruptedError) Error() string {
 	text := "interrupted: nothing was published; "
 	if e.Run == "" {
-		text += "there is no checkpoint"
+		text += "no checkpoint was written"
 	} else {
 		text += fmt.Sprintf("a checkpoint holds step %d of %d", e.Step, e.Steps)
 	}

@@ -243,7 +243,7 @@ func interrupted(ctx context.Context, t *trainer.Options, err error) error {
 		f.what += ", and a run of several networks leaves no checkpoint"
 	case !errors.As(err, &left): // none was asked for
 	case left.Run == "" && left.Unwritten == nil:
-		f.what += ", and nothing was learned yet that a checkpoint could hold"
+		f.what += ", and no checkpoint was written"
 	case left.Run == "":
 		f.what += ", and no checkpoint could be written"
 	default:
