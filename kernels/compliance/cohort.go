@@ -1,8 +1,11 @@
 package compliance
 
 import (
+	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"sync"
 	"testing"
 
 	"github.com/lapwing-stream/lapwing/kernels"
@@ -28,6 +31,53 @@ func cohort(t *testing.T, e kernels.Engine) {
 	} {
 		t.Run(fmt.Sprintf("%s %v %d threads", tt.name, tt.o.Optimizer, tt.threads), func(t *testing.T) { cohortOf(t, e, tt.widths, tt.o, tt.threads) })
 	}
+}
+
+// madeAtOnce: scorers and trainers of one engine are made, used and closed by several goroutines that share nothing else, as
+// trainings of candidates and the loading of a model beside them are; each gets what it gets alone. What an engine keeps for the
+// whole process is found by the race detector here.
+func madeAtOnce(t *testing.T, e kernels.Engine) {
+	const batch = 32
+	n := autoencoder(5, []int{4, 2, 4}, kernels.ReLU)
+	kernels.Initialise(n.p, 1)
+	rows, o := n.rows(2*batch+3), kernels.TrainOptions{Loss: kernels.Huber, Prediction: n.prediction, Target: n.target, MaxBatch: batch}
+	run := func() (scores, parameters []float32, err error) {
+		s, err := e.Scorer(n.p)
+		if err != nil {
+			return nil, nil, err
+		}
+		scores = make([]float32, len(rows)/n.p.Width)
+		if err := s.Score(rows, kernels.Output{Score: scores}); err != nil {
+			return nil, nil, err
+		}
+		tr, err := e.Trainer(n.p, o)
+		if err != nil {
+			return nil, nil, err
+		}
+		defer func() { err = errors.Join(err, tr.Close()) }()
+		for at := 0; at < len(rows); at += batch * n.p.Width {
+			if _, err := tr.Step(rows[at:min(at+batch*n.p.Width, len(rows))], .01); err != nil {
+				return nil, nil, err
+			}
+		}
+		return scores, slices.Concat(tr.Parameters()...), nil
+	}
+	scores, parameters, err := run()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for k := range 3 {
+		wg.Go(func() {
+			got, learnt, err := run()
+			if err != nil {
+				t.Errorf("goroutine %d: %v", k, err)
+			} else if !same(got, scores) || !same(learnt, parameters) {
+				t.Errorf("goroutine %d: scores or parameters differ from those of one alone", k)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func cohortOf(t *testing.T, e kernels.Engine, widths [][]int, o kernels.TrainOptions, threads int) {

@@ -42,6 +42,7 @@ func Training(t *testing.T, e kernels.Engine) {
 	t.Run("SGD", func(t *testing.T) { sgd(t, e) })
 	t.Run("Learns", func(t *testing.T) { learns(t, e) })
 	t.Run("Threads", func(t *testing.T) { threads(t, e) })
+	t.Run("MadeAtOnce", func(t *testing.T) { madeAtOnce(t, e) })
 	t.Run("Cohort", func(t *testing.T) { cohort(t, e) })
 	t.Run("NaNLoss", func(t *testing.T) { nanLoss(t, e) })
 	t.Run("Parameters", func(t *testing.T) { parameters(t, e) })

@@ -2,11 +2,17 @@ package gorgonia
 
 import (
 	"fmt"
+	"sync"
 
 	"github.com/lapwing-stream/lapwing/kernels"
 	g "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 )
+
+// building is held while a graph is made, down to its tape machine. Gorgonia numbers the groups of its nodes by a counter of the
+// process that nothing guards (encoding.NewGroup, v0.9.18; Rectify calls it), so graphs that are made at once would race.
+// Machines run without it.
+var building sync.Mutex
 
 // stage says where a value is computed.
 type stage uint8

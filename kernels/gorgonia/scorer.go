@@ -48,6 +48,8 @@ func newScorer(p *kernels.Program) (*scorer, error) {
 }
 
 func (s *scorer) newMachine() (*machine, error) {
+	building.Lock()
+	defer building.Unlock()
 	p := s.program
 	needed := p.Needed(p.Score, p.Reconstruction, p.Contributions)
 	var gemms []*kernels.Gemm

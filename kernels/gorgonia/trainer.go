@@ -103,6 +103,8 @@ func (t *trainer) learner(n int, learn bool) (*learner, error) {
 }
 
 func (t *trainer) newLearner(n int, learn bool) (l *learner, err error) {
+	building.Lock()
+	defer building.Unlock()
 	defer func() {
 		if r := recover(); r != nil {
 			l, err = nil, fmt.Errorf("gorgonia: %v", r)
