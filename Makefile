@@ -9,7 +9,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 export LAPWING_DATA ?= $(abspath ../shared/data)
 export LAPWING_PYTHON ?= $(abspath build/py/bin/python)
 GOTESTSUM := $(GO) run gotest.tools/gotestsum@v1.13.0
-E2E := ^Test(Demo|Docs|Recording|RealInput|GeneratedInput|LifeOfAModel|ExactlyOnce|TrainMemory|Quality|FunctionsExhaustive|RunOnce)
+E2E := ^Test(Demo|Docs|Recording|RealInput|GeneratedInput|LifeOfAModel|ExactlyOnce|TrainMemory|Quality|FunctionsExhaustive|RunOnce|SimulationOfAMillion)
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 help: ## this list

@@ -69,11 +69,16 @@ type following struct {
 // Follow begins to read. It ends when ctx does; the goroutine is then gone once Next has returned its error.
 // A missing topic is waited for.
 func (r *Registry) Follow(ctx context.Context, want ...Ref) *Follower {
+	f := r.follower(want)
+	go f.run(ctx)
+	return f
+}
+
+func (r *Registry) follower(want []Ref) *Follower {
 	f := &Follower{registry: r, want: want, wake: make(chan struct{}, 1), refs: map[Ref]*following{}, kept: kept{most: keptEach * len(want)}}
 	for _, ref := range want {
 		f.refs[ref] = &following{}
 	}
-	go f.run(ctx)
 	return f
 }
 
@@ -97,29 +102,36 @@ func (f *Follower) State() FollowState {
 // come when the topic has been read to its end.
 func (f *Follower) Next(ctx context.Context) (Change, error) {
 	for {
-		c, at, ok, err := f.take()
-		if err != nil {
-			return Change{}, err
+		c, ok, err := f.next(ctx)
+		if ok || err != nil {
+			return c, err
 		}
-		if !ok {
-			select {
-			case <-f.wake:
-				continue
-			case <-ctx.Done():
-				return Change{}, ctx.Err()
-			}
+		select {
+		case <-f.wake:
+		case <-ctx.Done():
+			return Change{}, ctx.Err()
+		}
+	}
+}
+
+// next is Next where something is pending; where nothing is, ok is false.
+func (f *Follower) next(ctx context.Context) (c Change, ok bool, err error) {
+	for {
+		c, at, ok, err := f.take()
+		if err != nil || !ok {
+			return Change{}, false, err
 		}
 		if c.Err == nil && !c.Gone {
 			data, err := f.load(ctx, c.Manifest, at)
 			if ctx.Err() != nil {
-				return Change{}, ctx.Err()
+				return Change{}, false, ctx.Err()
 			}
 			if c.Overtaken() {
 				continue
 			}
 			c.Data, c.Err = data, err
 		}
-		return c, nil
+		return c, true, nil
 	}
 }
 
@@ -190,54 +202,63 @@ func (f *Follower) run(ctx context.Context) {
 
 // read follows the topic until something fails. What is known stays: a live model goes on being served.
 func (f *Follower) read(ctx context.Context) error {
-	if _, err := f.registry.client.Partitions(ctx, f.registry.o.Topic); err != nil {
+	if _, err := f.registry.log.Partitions(ctx, f.registry.o.Topic); err != nil {
 		return err
 	}
-	tail, err := f.registry.client.Tail(ctx, []string{f.registry.o.Topic}, stream.TailOptions{Start: "earliest", Committed: true})
+	tail, err := f.registry.tails.Tail(ctx, []string{f.registry.o.Topic}, stream.TailOptions{Start: "earliest", Committed: true})
 	if err != nil {
 		return err
 	}
 	defer tail.Close()
-	x, caught := newIndex(f.registry.o.Log), false
-	first := int64(-1) // the topic's end when its first records came
-	f.forget()
+	reading := f.begin()
 	for {
 		b, err := tail.Next(ctx)
 		var recreated *stream.RecreatedError
 		if errors.As(err, &recreated) {
 			f.registry.o.Log.Warn("the model topic was recreated; reading it from its start, the live models go on", "topic", f.registry.o.Topic)
-			x, caught, first = newIndex(f.registry.o.Log), false, -1
-			f.forget()
+			reading = f.begin()
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		f.mu.Lock()
-		for i := range b.Records {
-			x.fold(b.Records[i])
-		}
-		end := tail.KnownEnd(stream.TopicPartition{Topic: f.registry.o.Topic})
-		if first < 0 {
-			first = end
-		}
-		caught = caught || b.AtEnd || first >= 0 && x.next >= first
-		// The last offset is the marker of the transaction that ended there, which is no record. Only after the first end: a
-		// writer without transactions has a record there, and what lay in the topic at the start is read to the very last.
-		if b.AtEnd || caught && end >= 0 && x.next >= end-1 {
-			f.index = x
-			f.state.CaughtUp, f.state.Problem = true, ""
-			f.decide()
-		}
-		f.mu.Unlock()
+		f.fold(reading, b, tail.KnownEnd(stream.TopicPartition{Topic: f.registry.o.Topic}))
 		b.Release()
 	}
 }
 
-func (f *Follower) forget() {
+// reading is how far one read of the topic, from its start, has come.
+type reading struct {
+	index  *index
+	caught bool
+	first  int64 // the topic's end when its first records came; -1: none have
+}
+
+func (f *Follower) begin() *reading {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.kept.forget()
+	return &reading{index: newIndex(f.registry.o.Log), first: -1}
+}
+
+// fold takes in a batch. end is the topic's high watermark as of its last record, negative where it is not known.
+func (f *Follower) fold(r *reading, b *stream.Batch, end int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range b.Records {
+		r.index.fold(b.Records[i])
+	}
+	if r.first < 0 {
+		r.first = end
+	}
+	r.caught = r.caught || b.AtEnd || r.first >= 0 && r.index.next >= r.first
+	// The last offset is the marker of the transaction that ended there, which is no record. Only after the first end: a
+	// writer without transactions has a record there, and what lay in the topic at the start is read to the very last.
+	if b.AtEnd || r.caught && end >= 0 && r.index.next >= end-1 {
+		f.index = r.index
+		f.state.CaughtUp, f.state.Problem = true, ""
+		f.decide()
+	}
 }
 
 // decide compares what each reference means now with what was reported. The caller holds mu.

@@ -111,16 +111,14 @@ func (r *Registry) transact(ctx context.Context, name string, decide func(*index
 		}
 		r.o.Log.Info("another publisher of this model began; trying again", "model", name, "try", try)
 		// jitter, so that two that fence each other drift apart
-		select {
-		case <-time.After(time.Duration(50+rand.IntN(200*try)) * time.Millisecond):
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := r.pause(ctx, time.Duration(50+rand.IntN(200*try))*time.Millisecond); err != nil {
+			return err
 		}
 	}
 }
 
 func (r *Registry) transactOnce(ctx context.Context, name string, decide func(*index) ([]stream.Record, error)) error {
-	t, err := r.client.Transactor(ctx, "lapwing-models-"+name, transactionTimeout)
+	t, err := r.transactor(ctx, "lapwing-models-"+name, transactionTimeout)
 	if err != nil {
 		return fmt.Errorf("opening the transaction that publishes model %s: %w", name, err)
 	}

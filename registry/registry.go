@@ -27,8 +27,30 @@ type Options struct {
 
 // Registry reads and writes one model topic. It keeps no state between calls: the topic is the state.
 type Registry struct {
-	client *stream.Client
-	o      Options
+	log        log
+	tails      *stream.Client // for followers
+	transactor func(ctx context.Context, id string, timeout time.Duration) (transactor, error)
+	pause      func(ctx context.Context, d time.Duration) error
+	o          Options
+}
+
+// log is what the registry asks of the topic's brokers: a stream.Client, or a rehearsal's.
+type log interface {
+	CreateTopic(ctx context.Context, spec stream.TopicSpec) (bool, error)
+	Partitions(ctx context.Context, topic string) (int, error)
+	TopicConfig(ctx context.Context, topic string) (map[string]string, error)
+	Watermarks(ctx context.Context, topic string) ([]stream.Range, error)
+	EachRecord(ctx context.Context, topic string, ranges []stream.Range, do func(stream.Record) error) error
+	Brokers() string
+}
+
+// transactor is a stream.Transactor, or a rehearsal's.
+type transactor interface {
+	Begin() error
+	Produce(ctx context.Context, records []stream.Record) error
+	Commit(ctx context.Context) error
+	Abort(ctx context.Context) error
+	Close()
 }
 
 // Open does not touch the broker; the topic may be missing until EnsureTopic.
@@ -42,7 +64,19 @@ func Open(c *stream.Client, o Options) *Registry {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Registry{client: c, o: o}
+	return &Registry{log: c, tails: c, o: o, pause: pause,
+		transactor: func(ctx context.Context, id string, timeout time.Duration) (transactor, error) {
+			return c.Transactor(ctx, id, timeout)
+		}}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Topic is the model topic's name.
@@ -50,13 +84,13 @@ func (r *Registry) Topic() string { return r.o.Topic }
 
 // EnsureTopic creates the model topic, or checks that the existing one keeps what is put into it.
 func (r *Registry) EnsureTopic(ctx context.Context) error {
-	created, err := r.client.CreateTopic(ctx, stream.TopicSpec{
+	created, err := r.log.CreateTopic(ctx, stream.TopicSpec{
 		Name: r.o.Topic, Partitions: 1, Config: map[string]string{"cleanup.policy": "compact"},
 	})
 	if err != nil || created {
 		return err
 	}
-	n, err := r.client.Partitions(ctx, r.o.Topic)
+	n, err := r.log.Partitions(ctx, r.o.Topic)
 	if err != nil {
 		return err
 	}
@@ -66,14 +100,14 @@ func (r *Registry) EnsureTopic(ctx context.Context) error {
 			hint: "name another topic with models_topic; lapwing creates it",
 		}
 	}
-	config, err := r.client.TopicConfig(ctx, r.o.Topic)
+	config, err := r.log.TopicConfig(ctx, r.o.Topic)
 	if err != nil {
 		return err
 	}
 	if policy, known := config["cleanup.policy"]; known && policy != "compact" {
 		return &topicError{
 			what: fmt.Sprintf("model topic %s has cleanup.policy=%s, so the broker deletes models after a while", r.o.Topic, policy),
-			hint: fmt.Sprintf("kafka-configs --bootstrap-server %s --alter --entity-type topics --entity-name %s --add-config cleanup.policy=compact", r.client.Brokers(), r.o.Topic),
+			hint: fmt.Sprintf("kafka-configs --bootstrap-server %s --alter --entity-type topics --entity-name %s --add-config cleanup.policy=compact", r.log.Brokers(), r.o.Topic),
 		}
 	}
 	return nil
@@ -89,7 +123,7 @@ func (e *topicError) Hint() string  { return e.hint }
 // behind another name's open transaction.
 func (r *Registry) read(ctx context.Context) (*index, error) {
 	x := newIndex(r.o.Log)
-	marks, err := r.client.Watermarks(ctx, r.o.Topic)
+	marks, err := r.log.Watermarks(ctx, r.o.Topic)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +132,7 @@ func (r *Registry) read(ctx context.Context) (*index, error) {
 }
 
 func (r *Registry) eachRecord(ctx context.Context, ranges []stream.Range, do func(stream.Record)) error {
-	return r.client.EachRecord(ctx, r.o.Topic, ranges, func(rec stream.Record) error { do(rec); return nil })
+	return r.log.EachRecord(ctx, r.o.Topic, ranges, func(rec stream.Record) error { do(rec); return nil })
 }
 
 // load fetches the parts of m again and checks the digest: only that makes a model whole.
@@ -124,6 +158,9 @@ func (r *Registry) load(ctx context.Context, m Manifest, at []location) ([]byte,
 	}
 	return data, nil
 }
+
+// Digest names the bytes of a model, as manifests do.
+func Digest(data []byte) string { return digestOf(data) }
 
 func digestOf(data []byte) string {
 	sum := sha256.Sum256(data)

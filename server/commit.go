@@ -131,6 +131,17 @@ type besideCommit struct {
 	next  map[stream.TopicPartition]int64 // being committed; nil = none is running
 	spare map[stream.TopicPartition]int64
 	ended chan committed
+	run   func(func()) // beside what goes on
+	await func(ctx context.Context, ended <-chan committed) (committed, error)
+}
+
+func awaitCommitted(ctx context.Context, ended <-chan committed) (committed, error) {
+	select {
+	case c := <-ended:
+		return c, nil
+	case <-ctx.Done():
+		return committed{}, context.Cause(ctx)
+	}
 }
 
 type committed struct {
@@ -148,10 +159,10 @@ func (s *session) commitBeside(ctx context.Context) {
 	b.next, s.pending.next, b.spare = s.pending.next, b.spare, nil
 	s.pending.begun = false
 	s.clock.settled()
-	go func() {
+	b.run(func() {
 		took, err := s.sinkCall(blockBeside, func() error { return s.sink.Commit(ctx, offsets) })
 		b.ended <- committed{took, err}
-	}()
+	})
 }
 
 // besideEnded takes what came of it.
@@ -183,7 +194,7 @@ func (s *session) besideEnded(ctx context.Context, c committed) error {
 // notMember leaves the offsets pending.
 func (s *session) notMember(err error) {
 	s.r.log.Warn("offsets not committed: the group is being rebalanced", "stream", s.r.o.name(), "error", err)
-	now := time.Now()
+	now := s.r.now()
 	s.clock.produced(now, 0)
 	s.clock.since = now // not again at once
 }
@@ -193,12 +204,11 @@ func (s *session) awaitBeside(ctx context.Context) error {
 	if s.beside.next == nil {
 		return nil
 	}
-	select {
-	case c := <-s.beside.ended:
-		return s.besideEnded(ctx, c)
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	c, err := s.beside.await(ctx, s.beside.ended)
+	if err != nil {
+		return err
 	}
+	return s.besideEnded(ctx, c)
 }
 
 // commit settles all that was produced. That this member is no longer of the group's generation is no failure: in

@@ -37,24 +37,33 @@ func (s *session) runOutput(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if s.beside.next != nil {
-			continue
-		}
-		commit, wait := s.clock.due(time.Now(), s.exact && s.drained())
-		switch {
-		case commit && !s.exact && len(s.pending.next) > 0:
-			s.commitBeside(ctx)
-			continue
-		case commit:
-			if err := s.commit(ctx); err != nil {
-				return err
-			}
-			_, wait = s.clock.due(time.Now(), false) // open still where the group is being rebalanced
+		wait, err := s.commitDue(ctx)
+		if err != nil {
+			return err
 		}
 		if wait > 0 {
 			timer.Reset(wait)
 		}
 	}
+}
+
+// commitDue commits where it is time to. It says when to call it again at the latest; 0: when something has happened.
+func (s *session) commitDue(ctx context.Context) (wait time.Duration, err error) {
+	if s.beside.next != nil {
+		return 0, nil
+	}
+	commit, wait := s.clock.due(s.r.now(), s.exact && s.drained())
+	switch {
+	case commit && !s.exact && len(s.pending.next) > 0:
+		s.commitBeside(ctx)
+		return 0, nil
+	case commit:
+		if err := s.commit(ctx); err != nil {
+			return 0, err
+		}
+		_, wait = s.clock.due(s.r.now(), false) // open still where the group is being rebalanced
+	}
+	return wait, nil
 }
 
 func (s *session) deliver(ctx context.Context, p *parcel) error {
@@ -64,7 +73,7 @@ func (s *session) deliver(ctx context.Context, p *parcel) error {
 				return err
 			}
 			if s.undone == 0 {
-				s.clock.produced(time.Now(), len(p.out))
+				s.clock.produced(s.r.now(), len(p.out))
 			}
 		}
 		return s.pass(ctx, p.news)
@@ -112,7 +121,7 @@ func (s *session) settle(ctx context.Context, p *parcel) error {
 			return err
 		}
 	}
-	now := time.Now()
+	now := s.r.now()
 	for tp, next := range p.next {
 		s.pending.next[tp] = next
 	}
@@ -169,7 +178,7 @@ func (s *session) pass(ctx context.Context, n *news) error {
 		if a.Recreated && s.undone == 0 {
 			// The group's offset is above the end and would be so again at each restart until something is read.
 			s.pending.next[a.TopicPartition] = a.Offset
-			s.clock.produced(time.Now(), 0)
+			s.clock.produced(s.r.now(), 0)
 		}
 	}
 	if n.rewound != 0 && n.rewound == s.undone {

@@ -2,9 +2,7 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/lapwing-stream/lapwing/stream"
@@ -14,7 +12,7 @@ import (
 // of its keys. An open transaction below the watermark is waited for: its owner may have raised something.
 func (s *session) restoreAlerts(ctx context.Context, to []assignment) error {
 	topic := s.r.o.Alerts
-	marks, err := s.r.client.Watermarks(ctx, topic)
+	marks, err := s.r.topics.Watermarks(ctx, topic)
 	if err != nil {
 		return err
 	}
@@ -33,26 +31,15 @@ func (s *session) restoreAlerts(ctx context.Context, to []assignment) error {
 	if len(ranges) == 0 {
 		return nil
 	}
-	h, err := s.r.client.ReadRanges(ctx, topic, ranges, stream.HistoryOptions{})
-	if err != nil {
-		return err
-	}
-	defer h.Close()
 	skipped := 0
-	for {
-		b, err := h.Next(ctx)
-		if errors.Is(err, io.EOF) {
-			break
+	err = s.r.topics.EachRecord(ctx, topic, ranges, func(r stream.Record) error {
+		if !keepAlert(state, s.r.o.Model, &r) {
+			skipped++
 		}
-		if err != nil {
-			return fmt.Errorf("alert state of stream %s: %w", s.r.o.name(), err)
-		}
-		for i := range b.Records {
-			if !keepAlert(state, s.r.o.Model, &b.Records[i]) {
-				skipped++
-			}
-		}
-		b.Release()
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("alert state of stream %s: %w", s.r.o.name(), err)
 	}
 	if skipped > 0 {
 		s.r.log.Warn("records of the alerts topic that are no alerts of this stream were passed over", "stream", s.r.o.name(), "topic", topic, "records", skipped)

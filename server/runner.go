@@ -25,6 +25,8 @@ type runner struct {
 	o       *StreamOptions
 	server  *Options
 	client  *stream.Client
+	topics  topics
+	now     func() time.Time
 	log     *slog.Logger
 	metrics *streamMetrics
 	slot    *slot
@@ -43,6 +45,13 @@ type runner struct {
 	blocked map[waitFor]string // what the stream waits for, beside its model
 }
 
+// topics is what a session reads of topics beside its group: a stream.Client, or a simulation's.
+type topics interface {
+	Partitions(ctx context.Context, topic string) (int, error)
+	Watermarks(ctx context.Context, topic string) ([]stream.Range, error)
+	EachRecord(ctx context.Context, topic string, ranges []stream.Range, do func(stream.Record) error) error
+}
+
 // waitFor is a reason for not being ready.
 type waitFor string
 
@@ -55,7 +64,7 @@ const (
 func newRunner(s *Server, o *StreamOptions) *runner {
 	metrics := s.metrics.stream(o.name())
 	r := &runner{
-		o: o, server: &s.o, client: s.deps.Client, log: s.log, metrics: metrics,
+		o: o, server: &s.o, client: s.deps.Client, topics: s.deps.Client, now: time.Now, log: s.log, metrics: metrics,
 		slot:    newSlot(o, s.log, metrics),
 		engine:  s.deps.Engine,
 		blocked: map[waitFor]string{waitStart: "starting"},

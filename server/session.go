@@ -34,11 +34,14 @@ type session struct {
 	staged   atomic.Int64 // events handed to the decode goroutine that have not reached output
 	fail     func(error)  // ends the session
 
+	heard func(ctx context.Context, done <-chan struct{}) error // waits until news is out
+
 	// Of the decode goroutine:
-	decoder *events.Decoder
-	decodes *liveModel
-	filter  *events.Filter // nil: every record
-	rolling *rollingState
+	decoder  *events.Decoder
+	decodes  *liveModel
+	labelled *liveModel     // what the goroutine's labels say
+	filter   *events.Filter // nil: every record
+	rolling  *rollingState
 
 	// Of the score goroutine:
 	alerts *alertBook
@@ -100,22 +103,7 @@ func (r *runner) runSession(ctx context.Context) (err error) {
 	if err != nil {
 		return unlessStopped(ctx, errors.Join(err, group.Close()))
 	}
-	flight := r.server.inFlight()
-	s := &session{
-		r: r, group: group, sink: sink,
-		toDecode: make(chan *parcel, flight), toScore: make(chan *parcel, 1), toOutput: make(chan *parcel, 1),
-		free:    make(chan *micro, flight+2),
-		rolling: newRollingState(r.server),
-		quiet:   map[stream.TopicPartition]int64{},
-		said:    map[string]bool{},
-		exact:   r.exact(),
-		pending: produced{next: map[stream.TopicPartition]int64{}},
-		beside:  besideCommit{ended: make(chan committed, 1)},
-		clock:   commitClock{interval: r.server.CommitInterval, records: r.server.CommitRecords, eager: r.exact()},
-	}
-	if r.o.alerts() {
-		s.alerts = newAlertBook(r.o.rules(), s.emitAlert)
-	}
+	s := r.newSession(group, sink)
 	r.session.Store(s)
 	defer func() {
 		r.session.Store(nil)
@@ -190,6 +178,27 @@ func (r *runner) runSession(ctx context.Context) (err error) {
 	return readErr
 }
 
+func (r *runner) newSession(group *stream.Group, sink stream.Sink) *session {
+	flight := r.server.inFlight()
+	s := &session{
+		r: r, group: group, sink: sink,
+		toDecode: make(chan *parcel, flight), toScore: make(chan *parcel, 1), toOutput: make(chan *parcel, 1),
+		free:    make(chan *micro, flight+2),
+		heard:   awaitHeard,
+		rolling: newRollingState(r.server),
+		quiet:   map[stream.TopicPartition]int64{},
+		said:    map[string]bool{},
+		exact:   r.exact(),
+		pending: produced{next: map[stream.TopicPartition]int64{}},
+		beside:  besideCommit{ended: make(chan committed, 1), run: func(f func()) { go f() }, await: awaitCommitted},
+		clock:   commitClock{interval: r.server.CommitInterval, records: r.server.CommitRecords, eager: r.exact()},
+	}
+	if r.o.alerts() {
+		s.alerts = newAlertBook(r.o.rules(), s.emitAlert)
+	}
+	return s
+}
+
 // lag is the number of readable records not yet read, of all assigned partitions; from kept state.
 func (s *session) lag() (sum int64, partitions int) {
 	of := s.group.Lag()
@@ -219,45 +228,43 @@ func (s *session) read(reading, work context.Context) error {
 		if err != nil {
 			return err
 		}
-		switch e := e.(type) {
-		case *stream.Batch:
-			n := int64(len(e.Records))
-			if s.inFlight.Add(n) == n {
-				s.r.metrics.busy.begin(time.Now())
-			}
-			s.unsettled.Add(n)
-			p := &parcel{batches: []*stream.Batch{e}, readAt: time.Now(), records: len(e.Records)}
-			if s.idle(p) {
-				err = s.straight(work, p)
-			} else {
-				err = s.stage(work, p)
-			}
-			if err != nil {
-				return err
-			}
-		case *stream.Assigned:
-			n, err := s.assign(reading, e)
-			if err != nil {
-				return err
-			}
-			if err := s.stage(work, &parcel{news: n}); err != nil {
-				return err
-			}
-		case *stream.Revoked:
-			if err := s.tell(work, &news{revoked: e.Partitions}); err != nil {
-				return err
-			}
-		case *stream.Lost:
-			gone := map[stream.TopicPartition]bool{}
-			for _, tp := range e.Partitions {
-				gone[tp] = true
-			}
-			s.lost.Store(&gone)
-			if err := s.tell(work, &news{lost: e.Partitions, rewound: e.Rewound}); err != nil {
-				return err
-			}
+		if err := s.handOn(reading, work, e); err != nil {
+			return err
 		}
 	}
+}
+
+// handOn takes one event of the group.
+func (s *session) handOn(reading, work context.Context, e stream.Event) error {
+	switch e := e.(type) {
+	case *stream.Batch:
+		n := int64(len(e.Records))
+		if s.inFlight.Add(n) == n {
+			s.r.metrics.busy.begin(time.Now())
+		}
+		s.unsettled.Add(n)
+		p := &parcel{batches: []*stream.Batch{e}, readAt: time.Now(), records: len(e.Records)}
+		if s.idle(p) {
+			return s.straight(work, p)
+		}
+		return s.stage(work, p)
+	case *stream.Assigned:
+		n, err := s.assign(reading, e)
+		if err != nil {
+			return err
+		}
+		return s.stage(work, &parcel{news: n})
+	case *stream.Revoked:
+		return s.tell(work, &news{revoked: e.Partitions})
+	case *stream.Lost:
+		gone := map[stream.TopicPartition]bool{}
+		for _, tp := range e.Partitions {
+			gone[tp] = true
+		}
+		s.lost.Store(&gone)
+		return s.tell(work, &news{lost: e.Partitions, rewound: e.Rewound})
+	}
+	return nil
 }
 
 // tell sends news and waits until all before it is out: the following Next acknowledges a revocation.
@@ -266,11 +273,15 @@ func (s *session) tell(work context.Context, n *news) error {
 	if err := s.stage(work, &parcel{news: n}); err != nil {
 		return err
 	}
+	return s.heard(work, n.done)
+}
+
+func awaitHeard(ctx context.Context, done <-chan struct{}) error {
 	select {
-	case <-n.done:
+	case <-done:
 		return nil
-	case <-work.Done():
-		return context.Cause(work)
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 

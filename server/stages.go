@@ -16,39 +16,37 @@ import (
 func (s *session) runDecode(ctx context.Context) error {
 	defer close(s.toScore)
 	defer pprof.SetGoroutineLabels(context.Background())
-	var labelled *liveModel
 	for {
 		p, ok, err := receive(ctx, s.toDecode)
 		if err != nil || !ok {
 			return err
 		}
-		var after *parcel
+		if err := s.decodeTurn(ctx, p); err != nil {
+			return err
+		}
+	}
+}
+
+// decodeTurn takes a parcel, and what waits behind it, to the score goroutine.
+func (s *session) decodeTurn(ctx context.Context, p *parcel) error {
+	var after *parcel
+	if p.news == nil {
+		after = s.gather(p)
+	}
+	for ; p != nil; p, after = after, nil {
 		if p.news != nil {
 			s.rolling.hear(p.news)
-		} else {
-			after = s.gather(p)
-			if err := s.decode(ctx, p); err != nil {
-				return err
-			}
-			if labelled != s.decodes {
-				labelled = s.decodes
-				pprof.SetGoroutineLabels(profileLabels(stageDecode, labelled))
-			}
+		} else if err := s.decode(ctx, p); err != nil {
+			return err
+		} else if s.labelled != s.decodes {
+			s.labelled = s.decodes
+			pprof.SetGoroutineLabels(profileLabels(stageDecode, s.labelled))
 		}
 		if err := send(ctx, s.toScore, p); err != nil {
 			return err
 		}
-		if after != nil {
-			if after.news != nil {
-				s.rolling.hear(after.news)
-			} else if err := s.decode(ctx, after); err != nil {
-				return err
-			}
-			if err := send(ctx, s.toScore, after); err != nil {
-				return err
-			}
-		}
 	}
+	return nil
 }
 
 // gather adds batches that are waiting, as long as they fit. It returns what it took and could not add.
@@ -133,24 +131,30 @@ func (s *session) runScore(ctx context.Context) error {
 			close(s.toOutput)
 			return nil
 		}
-		if p.news != nil {
-			s.sealed = p
-			s.hear(p.news)
-			s.sealed = nil
-		} else {
-			if labelled != p.m.live {
-				labelled = p.m.live
-				pprof.SetGoroutineLabels(profileLabels(stageScore, labelled))
-			}
-			if err := s.score(p); err != nil {
-				return err
-			}
+		if p.news == nil && labelled != p.m.live {
+			labelled = p.m.live
+			pprof.SetGoroutineLabels(profileLabels(stageScore, labelled))
 		}
-		if err := send(ctx, s.toOutput, p); err != nil {
+		if err := s.scoreTurn(ctx, p); err != nil {
 			return err
 		}
-		s.staged.Add(-int64(max(1, len(p.batches))))
 	}
+}
+
+// scoreTurn takes a parcel to the output goroutine.
+func (s *session) scoreTurn(ctx context.Context, p *parcel) error {
+	if p.news != nil {
+		s.sealed = p
+		s.hear(p.news)
+		s.sealed = nil
+	} else if err := s.score(p); err != nil {
+		return err
+	}
+	if err := send(ctx, s.toOutput, p); err != nil {
+		return err
+	}
+	s.staged.Add(-int64(max(1, len(p.batches))))
+	return nil
 }
 
 // straightMost is up to how many records the reader itself takes to the output: to wake two goroutines for them, each on a

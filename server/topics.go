@@ -65,7 +65,7 @@ func (r *runner) outputTopics(partitions int, retention string) []stream.TopicSp
 func (r *runner) ensureOutputs(ctx context.Context) error {
 	partitions := 0
 	for _, t := range r.o.Topics {
-		n, err := r.client.Partitions(ctx, t)
+		n, err := r.topics.Partitions(ctx, t)
 		if err != nil {
 			return err
 		}

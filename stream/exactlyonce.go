@@ -47,12 +47,25 @@ func (c *Client) ExactlyOnce(ctx context.Context, g *Group, o ExactlyOnceOptions
 	if err != nil {
 		return nil, err
 	}
-	return &exactlyOnce{t: t, g: g}, nil
+	return &exactlyOnce{t: t, g: g, now: time.Now, pause: pause}, nil
+}
+
+// transaction is what the sink asks of its transactional producer: a Transactor, or a rehearsal's.
+type transaction interface {
+	Begin() error
+	Produce(ctx context.Context, records []Record) error
+	Flush(ctx context.Context) error
+	SendOffsets(ctx context.Context, o Offsets) error
+	Commit(ctx context.Context) error
+	Abort(ctx context.Context) error
+	Close()
 }
 
 type exactlyOnce struct {
-	t         *Transactor
+	t         transaction
 	g         *Group
+	now       func() time.Time
+	pause     func(context.Context, time.Duration) bool
 	committed time.Time // the last transaction
 }
 
@@ -62,7 +75,7 @@ type exactlyOnce struct {
 const markerTime = 6 * time.Millisecond
 
 func (s *exactlyOnce) Begin(ctx context.Context) error {
-	if d := markerTime - time.Since(s.committed); d > 0 && !pause(ctx, d) {
+	if d := markerTime - s.now().Sub(s.committed); d > 0 && !s.pause(ctx, d) {
 		return ctx.Err()
 	}
 	return s.t.Begin()
@@ -80,7 +93,7 @@ func (s *exactlyOnce) Produce(ctx context.Context, records []Record) error {
 func (s *exactlyOnce) Commit(ctx context.Context, o Offsets) error {
 	ctx, cancel := withDeadline(ctx)
 	defer cancel()
-	if err := s.t.p.Flush(ctx); err != nil {
+	if err := s.t.Flush(ctx); err != nil {
 		return err
 	}
 	if len(o.next) > 0 {
@@ -89,34 +102,45 @@ func (s *exactlyOnce) Commit(ctx context.Context, o Offsets) error {
 		}
 	}
 	err := s.t.Commit(ctx)
-	s.committed = time.Now()
+	s.committed = s.now()
 	return err
 }
 
 func (s *exactlyOnce) sendOffsets(ctx context.Context, o Offsets) error {
-	meta, ok := o.meta.(*kafka.ConsumerGroupMetadata)
-	if o.stale || !ok || meta == nil {
+	if o.stale || o.meta == nil {
 		return fmt.Errorf("%w: partitions were taken away since their records were read", ErrNotMember)
+	}
+	return s.t.SendOffsets(ctx, o)
+}
+
+// Flush waits until every record of the transaction is acknowledged.
+func (t *Transactor) Flush(ctx context.Context) error { return t.p.Flush(ctx) }
+
+// SendOffsets adds offsets to the open transaction. The error wraps ErrNotMember where the group has moved on.
+func (t *Transactor) SendOffsets(ctx context.Context, o Offsets) error {
+	meta, ok := o.meta.(*kafka.ConsumerGroupMetadata)
+	if !ok || meta == nil {
+		return fmt.Errorf("%w: there is no group to commit offsets for", ErrNotMember)
 	}
 	names := map[string]*string{}
 	set := make([]kafka.TopicPartition, 0, len(o.next))
 	for tp, n := range o.next {
 		set = append(set, kafka.TopicPartition{Topic: intern(names, tp.Topic), Partition: tp.Partition, Offset: kafka.Offset(n)})
 	}
-	err := s.t.retry(ctx, func(ctx context.Context) error { return s.t.p.p.SendOffsetsToTransaction(ctx, set, meta) })
+	err := t.retry(ctx, func(ctx context.Context) error { return t.p.p.SendOffsetsToTransaction(ctx, set, meta) })
 	switch {
 	case err == nil:
 		return nil
 	case notMember(err):
 		return fmt.Errorf("%w: %v", ErrNotMember, err)
 	}
-	s.t.p.mu.Lock()
-	first := s.t.p.err
-	s.t.p.mu.Unlock()
+	t.p.mu.Lock()
+	first := t.p.err
+	t.p.mu.Unlock()
 	if first != nil && !errors.Is(fromProducer(err), ErrFenced) { // a record that failed has doomed the transaction
 		return first
 	}
-	return s.t.explain(fmt.Sprintf("offsets of group %s were not added to the transaction", s.g.o.Group), err)
+	return t.explain(fmt.Sprintf("offsets of group %s were not added to the transaction", o.group), err)
 }
 
 // notMember tells whether the group has moved on without the member that asked.

@@ -75,6 +75,7 @@ type Group struct {
 	wake   chan struct{} // to the poller: a slot is free, an event was acknowledged
 
 	commits sync.WaitGroup
+	brokers RehearsedBrokers // in place of a consumer; nil but in a Rehearsal
 
 	mu       sync.Mutex
 	k        *kafka.Consumer
@@ -281,7 +282,7 @@ func (g *Group) SeekTo(tp TopicPartition, offset int64) error {
 // Offsets makes what Sink.Commit takes from the next offsets to be read. Where the caller has had everything up to the end of a
 // partition, the offset moves past what stands there without being a record (transaction markers), so that lag ends at 0.
 func (g *Group) Offsets(next map[TopicPartition]int64) Offsets {
-	o := Offsets{next: maps.Clone(next)}
+	o := Offsets{next: maps.Clone(next), group: g.o.Group}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for tp, n := range o.next {
@@ -292,7 +293,9 @@ func (g *Group) Offsets(next map[TopicPartition]int64) Offsets {
 			o.next[tp] = w.pos
 		}
 	}
-	if g.k != nil && !g.closing {
+	if g.brokers != nil {
+		o.meta = g.brokers.Membership()
+	} else if g.k != nil && !g.closing {
 		if m, err := g.k.GetConsumerGroupMetadata(); err == nil {
 			o.meta = m
 		}
@@ -310,6 +313,10 @@ func (g *Group) commit(ctx context.Context, o Offsets) error {
 		if w := g.parts[tp]; w != nil && w.live {
 			set = append(set, kafka.TopicPartition{Topic: intern(names, tp.Topic), Partition: tp.Partition, Offset: kafka.Offset(n)})
 		}
+	}
+	if g.brokers != nil {
+		g.mu.Unlock()
+		return g.brokers.Commit(ctx, rehearsedOffsets(o, set))
 	}
 	if k == nil || g.closing {
 		g.mu.Unlock()

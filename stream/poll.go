@@ -180,17 +180,22 @@ func (p *poller) take(e kafka.Event) {
 	case *kafka.Message:
 		p.say("a record could not be read", e.TopicPartition.Error)
 	case kafka.PartitionEOF:
-		p.g.mu.Lock()
-		if w := p.g.parts[TopicPartition{*e.Topic, e.Partition}]; w != nil && w.started {
-			w.pos = max(w.pos, int64(e.Offset))
-			w.end = w.pos
-			w.high = max(w.high, w.end)
-		}
-		p.g.mu.Unlock()
+		p.atEnd(TopicPartition{*e.Topic, e.Partition}, int64(e.Offset))
 	case *kafka.Stats:
 		p.stats(e.String())
 	case kafka.Error:
 		p.failed(e)
+	}
+}
+
+// atEnd: everything of tp below offset has been fetched.
+func (p *poller) atEnd(tp TopicPartition, offset int64) {
+	p.g.mu.Lock()
+	defer p.g.mu.Unlock()
+	if w := p.g.parts[tp]; w != nil && w.started {
+		w.pos = max(w.pos, offset)
+		w.end = w.pos
+		w.high = max(w.high, w.end)
 	}
 }
 
@@ -245,33 +250,58 @@ func (p *poller) rebalance(k *kafka.Consumer, ev kafka.Event) error {
 		if err := k.IncrementalAssign([]kafka.TopicPartition{}); err != nil {
 			p.say("the assignment could not be answered", err)
 		}
-		g.mu.Lock()
-		g.inGroup = true
-		for _, tp := range e.Partitions {
-			t := TopicPartition{*tp.Topic, tp.Partition}
-			g.parts[t] = &owned{from: -1}
-			p.fresh = append(p.fresh, t)
-		}
-		g.mu.Unlock()
+		p.assigned(plain(e.Partitions))
 	case kafka.RevokedPartitions:
-		p.revoke(k, e.Partitions, k.AssignmentLost())
+		p.revoke(k, plain(e.Partitions), k.AssignmentLost())
 	}
 	return nil
 }
 
-func (p *poller) revoke(k *kafka.Consumer, partitions []kafka.TopicPartition, lost bool) {
-	g := p.g
-	var tps []TopicPartition
+func plain(partitions []kafka.TopicPartition) []TopicPartition {
+	tps := make([]TopicPartition, 0, len(partitions))
 	for _, tp := range partitions {
 		tps = append(tps, TopicPartition{*tp.Topic, tp.Partition})
 	}
+	return tps
+}
+
+// assigned takes partitions that the group gives.
+func (p *poller) assigned(tps []TopicPartition) {
+	g := p.g
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.inGroup = true
+	for _, tp := range tps {
+		g.parts[tp] = &owned{from: -1}
+		p.fresh = append(p.fresh, tp)
+	}
+}
+
+func (p *poller) revoke(k *kafka.Consumer, tps []TopicPartition, lost bool) {
+	g := p.g
+	if acked := p.withdraw(tps, lost); acked != nil {
+		select {
+		case <-acked:
+		case <-g.ctx.Done():
+		}
+		g.mu.Lock()
+		p.forget(tps)
+		g.mu.Unlock()
+	}
+	p.unassign(k, tps)
+}
+
+// withdraw takes partitions from the caller, and forgets them. Where it returns a channel, they are to be forgotten once that is closed:
+// the caller may still commit what it has of them.
+func (p *poller) withdraw(tps []TopicPartition, lost bool) (acked chan struct{}) {
+	g := p.g
 	sortTPs(tps)
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	told := p.takeAway(tps)
 	if lost {
 		g.inGroup = false
 	}
-	var acked chan struct{}
 	if len(told) > 0 && !g.closing {
 		if lost {
 			g.events = append(g.events, &Lost{Partitions: told})
@@ -285,17 +315,7 @@ func (p *poller) revoke(k *kafka.Consumer, partitions []kafka.TopicPartition, lo
 	if acked == nil {
 		p.forget(tps)
 	}
-	g.mu.Unlock()
-	if acked != nil {
-		select {
-		case <-acked:
-		case <-g.ctx.Done():
-		}
-		g.mu.Lock()
-		p.forget(tps)
-		g.mu.Unlock()
-	}
-	p.unassign(k, tps)
+	return acked
 }
 
 // unassign gives up those of tps that the consumer has: it waits for exactly these before a rebalance or its close can go on, and
@@ -386,6 +406,12 @@ func (p *poller) resolve() {
 		p.say("where new partitions begin is not known yet", err)
 		return
 	}
+	p.place(committed, low, high)
+}
+
+// place tells the caller of the fresh partitions.
+func (p *poller) place(committed, low, high map[TopicPartition]int64) {
+	g := p.g
 	a := &Assigned{}
 	sortTPs(p.fresh)
 	g.mu.Lock()
@@ -430,18 +456,26 @@ func (p *poller) resolve() {
 	}
 }
 
+// mark notes that those of the acknowledged partitions which are still ours are being fetched, and returns them.
+func (p *poller) mark(acked []Position) []Position {
+	p.g.mu.Lock()
+	defer p.g.mu.Unlock()
+	return slices.DeleteFunc(acked, func(a Position) bool {
+		w := p.g.parts[a.TopicPartition]
+		if w == nil || !w.live || w.started {
+			return true
+		}
+		w.started = true
+		return false
+	})
+}
+
 // start fetches partitions that the caller has acknowledged.
 func (p *poller) start(acked []Position) {
 	g := p.g
 	var at, lower []kafka.TopicPartition
 	var tps []TopicPartition
-	g.mu.Lock()
-	for _, a := range acked {
-		w := g.parts[a.TopicPartition]
-		if w == nil || !w.live || w.started {
-			continue
-		}
-		w.started = true
+	for _, a := range p.mark(acked) {
 		k := kafka.TopicPartition{Topic: intern(p.names, a.Topic), Partition: a.Partition, Offset: kafka.Offset(a.Offset)}
 		at = append(at, k)
 		tps = append(tps, a.TopicPartition)
@@ -449,7 +483,6 @@ func (p *poller) start(acked []Position) {
 			lower = append(lower, kafka.TopicPartition{Topic: k.Topic, Partition: k.Partition, Offset: kafka.Offset(a.Low)})
 		}
 	}
-	g.mu.Unlock()
 	if len(at) == 0 {
 		return
 	}

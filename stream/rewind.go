@@ -17,14 +17,21 @@ func (g *Group) Rewind() int {
 
 // rewind does what Rewind asked for. In the poller's goroutine.
 func (p *poller) rewind() {
+	if tps := p.takeBack(); tps != nil {
+		p.unassign(p.k, tps)
+	}
+}
+
+// takeBack returns the partitions that are to be fetched anew; nil where no rewind was asked for.
+func (p *poller) takeBack() []TopicPartition {
 	g := p.g
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	if g.rewound == g.rewinds {
-		g.mu.Unlock()
-		return
+		return nil
 	}
 	g.rewound = g.rewinds
-	var tps []TopicPartition
+	tps := []TopicPartition{}
 	for tp, w := range g.parts {
 		if w.told { // the others have not been read
 			tps = append(tps, tp)
@@ -38,8 +45,7 @@ func (p *poller) rewind() {
 	p.fresh = append(p.fresh, tps...)
 	g.events = append(g.events, &Lost{Partitions: tps, Rewound: g.rewound})
 	g.notify()
-	g.mu.Unlock()
-	p.unassign(p.k, tps)
+	return tps
 }
 
 // CaughtUp tells whether everything that could be read has been handed out, as far as known: see Lag.

@@ -6,7 +6,8 @@ import "context"
 // so that a commit by one who has lost a partition can be refused. Made by Group.Offsets.
 type Offsets struct {
 	next  map[TopicPartition]int64
-	meta  any  // *kafka.ConsumerGroupMetadata; nil where there is none
+	group string
+	meta  any  // *kafka.ConsumerGroupMetadata, or a rehearsal's; nil where there is none
 	stale bool // a partition is not ours any more. Metadata that is younger than its loss would let it pass at the broker
 }
 
@@ -41,8 +42,16 @@ func (c *Client) AtLeastOnce(ctx context.Context, g *Group) (Sink, error) {
 	return &atLeastOnce{p: p, g: g}, nil
 }
 
+// deliverer is what the sink asks of its producer: a Producer, or a rehearsal's.
+type deliverer interface {
+	Produce(ctx context.Context, records []Record) error
+	Flush(ctx context.Context) error
+	Close(ctx context.Context) error
+	reset()
+}
+
 type atLeastOnce struct {
-	p *Producer
+	p deliverer
 	g *Group
 }
 

@@ -16,6 +16,7 @@ func (a *app) commands() []*cobra.Command {
 		a.tailCommand(),
 		a.benchCommand(),
 		a.doctorCommand(),
+		a.simCommand(),
 		a.configCommand(),
 		a.completionCommand(),
 		a.versionCommand(),
