@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -32,7 +33,7 @@ type EngineOptions struct {
 type Engine struct {
 	d      *Device
 	o      EngineOptions
-	warned atomic.Bool // of the fallback
+	warned sync.Map // the fallbacks that were said
 	stats  struct{ onDevice, beside, fallbacks, splits, corrected atomic.Int64 }
 }
 

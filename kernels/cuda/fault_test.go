@@ -3,8 +3,10 @@
 package cuda
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"math"
 	"os"
 	"os/exec"
@@ -213,7 +215,8 @@ func TestNoMemoryForCandidates_Case7_03(t *testing.T) {
 	if _, err := kernels.NewCohort(newEngine(t, d, EngineOptions{From: 1}), programs, o); !errors.Is(err, ErrOutOfMemory) {
 		t.Errorf("by name: %v", err)
 	}
-	e := newEngine(t, d, EngineOptions{From: 1, Fallback: true})
+	var log bytes.Buffer
+	e := newEngine(t, d, EngineOptions{From: 1, Fallback: true, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	var after [2][][]float32
 	for i, e := range []kernels.Engine{e, cpu.New()} {
 		c, err := kernels.NewCohort(e, programs, o)
@@ -235,6 +238,14 @@ func TestNoMemoryForCandidates_Case7_03(t *testing.T) {
 	}
 	if s := e.DeviceStatus(); s.Fallbacks != 1 || s.Lost != "" {
 		t.Errorf("the status is %+v", s)
+	}
+	// What it says is what the processor does; of scores it speaks when it scores.
+	if strings.Count(log.String(), trainsInstead) != 1 || strings.Contains(log.String(), scoresInstead) {
+		t.Errorf("it says\n%s", &log)
+	}
+	newScorer(t, e, p)
+	if strings.Count(log.String(), scoresInstead) != 1 {
+		t.Errorf("it says\n%s", &log)
 	}
 }
 

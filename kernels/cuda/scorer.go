@@ -105,7 +105,7 @@ func (e *Engine) Scorer(p *kernels.Program) (kernels.Scorer, error) {
 		return nil, err
 	}
 	if err != nil {
-		e.fellBack(err)
+		e.fellBack(err, scoresInstead)
 		return s, nil
 	}
 	runtime.AddCleanup(s, func(r *resident) { e.d.discard(r) }, s.there)
@@ -169,20 +169,26 @@ func (s *scorer) Score(rows []float32, out kernels.Output) error {
 	if !s.e.o.Fallback {
 		return err
 	}
-	s.e.fellBack(err)
+	s.e.fellBack(err, scoresInstead)
 	s.e.stats.beside.Add(int64(n))
 	return s.beside.Score(rows, out)
 }
 
+// What the processor does in the device's place.
+const (
+	scoresInstead = "the GPU failed; the CPU scores in its place"
+	trainsInstead = "the GPU failed; the CPU trains in its place"
+)
+
 // fellBack counts, and says once what has changed.
-func (e *Engine) fellBack(err error) {
+func (e *Engine) fellBack(err error, instead string) {
 	e.stats.fallbacks.Add(1)
-	if !e.warned.Swap(true) {
+	if _, said := e.warned.LoadOrStore(instead, true); !said {
 		next := ""
 		if x := (*Error)(nil); errors.As(err, &x) {
 			next = x.Next
 		}
-		e.o.Log.Warn("the GPU failed; the CPU scores in its place", "gpu", e.d.info.Title(), "uuid", e.d.info.UUID, "reason", err, "next", next)
+		e.o.Log.Warn(instead, "gpu", e.d.info.Title(), "uuid", e.d.info.UUID, "reason", err, "next", next)
 	}
 }
 

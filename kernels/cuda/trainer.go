@@ -28,7 +28,7 @@ func (e *Engine) Trainer(p *kernels.Program, o kernels.TrainOptions) (kernels.Tr
 	if !e.o.Fallback {
 		return nil, err
 	}
-	e.fellBack(err)
+	e.fellBack(err, trainsInstead)
 	return e.o.Beside.Trainer(p, o)
 }
 
@@ -42,7 +42,7 @@ func (e *Engine) Cohort(programs []*kernels.Program, o kernels.TrainOptions) (ke
 	if !e.o.Fallback {
 		return nil, err
 	}
-	e.fellBack(err)
+	e.fellBack(err, trainsInstead)
 	return kernels.NewCohort(e.o.Beside, programs, o)
 }
 
