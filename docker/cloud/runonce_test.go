@@ -104,6 +104,7 @@ type machine struct {
 	notice   atomic.Bool  // the cloud wants the instance back
 	refusal  atomic.Int32 // status of Google's API for a deletion, 0 = it obeys
 	secret   string       // what the secret store holds
+	environ  []string     // of run-once, in addition
 }
 
 func newMachine(t *testing.T, secret string) *machine {
@@ -208,6 +209,7 @@ func (m *machine) run(during func(training int, script *os.Process), args ...str
 	}
 	cmd := exec.CommandContext(ctx, "./run-once", append([]string{"--program", place.program, "--metadata", m.metadata.URL, "--api", m.metadata.URL, "--record", filepath.Join(m.dir, "record")}, args...)...)
 	cmd.Env = []string{"PATH=" + filepath.Join(m.dir, "bin") + ":" + os.Getenv("PATH"), "RECORDED=" + recorded, "RUNTIME_DIRECTORY=" + runtime, "TMPDIR=" + filepath.Join(m.dir, "tmp"), "HOME=" + m.dir, "LD_LIBRARY_PATH=" + os.Getenv("LD_LIBRARY_PATH")}
+	cmd.Env = append(cmd.Env, m.environ...)
 	var out, log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &log
 	if err := cmd.Start(); err != nil {
