@@ -1,6 +1,12 @@
 package kernels
 
-import "time"
+import (
+	"errors"
+	"time"
+)
+
+// ErrOutOfMemory is what the error of a device with too little free memory is. It may pass: another process may give some back.
+var ErrOutOfMemory = errors.New("the device has too little free memory")
 
 // DeviceStatus is what an engine with a device of its own has come to.
 type DeviceStatus struct {

@@ -2,6 +2,8 @@ package server
 
 import (
 	"errors"
+	"fmt"
+	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -13,6 +15,8 @@ import (
 type deviceEngine struct {
 	kernels.Engine
 	fails atomic.Int64           // calls that will fail from now on
+	full  atomic.Bool            // no program finds memory
+	tried atomic.Int64           // programs that found none
 	lost  atomic.Pointer[string] // the device is lost; nil = it is not
 }
 
@@ -25,6 +29,13 @@ func (e *deviceEngine) DeviceStatus() kernels.DeviceStatus {
 }
 
 func (e *deviceEngine) Scorer(p *kernels.Program) (kernels.Scorer, error) {
+	if lost := e.lost.Load(); lost != nil {
+		return nil, errors.New(*lost)
+	}
+	if e.full.Load() {
+		e.tried.Add(1)
+		return nil, fmt.Errorf("cannot allocate 256 bytes on GPU 0 (Tesla T4): %w", kernels.ErrOutOfMemory)
+	}
 	inner, err := e.Engine.Scorer(p)
 	return &deviceScorer{inner, e}, err
 }
@@ -109,5 +120,78 @@ func TestEndsWhenTheDeviceIsLost_Case7_06(t *testing.T) {
 	}
 	if len(seen) != 100 {
 		t.Errorf("%d of 100 records are scored", len(seen))
+	}
+}
+
+// TestModelWaitsForMemory_Case7_04: a model that the device has no memory for is not refused. It goes live once there is some, is
+// said once to wait, and its records are scored; the version before goes on where there is one; a newer one takes its place.
+func TestModelWaitsForMemory_Case7_04(t *testing.T) {
+	b := newBed(t)
+	e := &deviceEngine{Engine: b.engine}
+	e.full.Store(true)
+	b.engine = e
+	b.topic("cars", 1)
+	b.publish("cars", testModel(t, plainSpec, scaleOf(1), 5), "live")
+	b.produce(b.events("cars", 1, 0, 50)...)
+	s := b.serve(oneStream("cars"))
+	await(t, "a few tries", func() bool { return e.tried.Load() > 3 })
+	if code, body := s.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "version 1 waits for the GPU: cannot allocate") && !strings.Contains(body, "version 1 is loading") {
+		t.Errorf("readiness without memory: %d %s", code, body)
+	}
+	e.full.Store(false)
+	s.ready()
+	await(t, "the first scores", func() bool { return s.Status().Streams[0].RecordsOut == 50 })
+
+	e.full.Store(true)
+	before := e.tried.Load()
+	b.publish("cars", testModel(t, plainSpec, scaleOf(2), 5), "live")
+	await(t, "the second version is tried", func() bool { return e.tried.Load() > before+1 })
+	b.produce(b.events("cars", 1, 50, 50)...)
+	await(t, "the first version goes on", func() bool { return s.Status().Streams[0].RecordsOut == 100 })
+	b.publish("cars", testModel(t, plainSpec, scaleOf(3), 5), "live")
+	await(t, "the third takes its place", func() bool {
+		return b.log.count("the GPU has no memory for the model, which is tried again until there is some; version 1 goes on model=cars/3") == 1
+	})
+	e.full.Store(false)
+	await(t, "the third version", func() bool { return s.Status().Streams[0].Version == 3 })
+	if st := s.Status().Streams[0]; st.Swaps != 1 || st.Restarts != 0 {
+		t.Errorf("%d swaps, %d restarts", st.Swaps, st.Restarts)
+	}
+	for _, v := range s.Status().Streams[0].Versions {
+		if want := map[int]modelState{1: ModelReplaced, 2: ModelOvertaken, 3: ModelLive}[v.Version]; v.State != want {
+			t.Errorf("version %d is %s, want %s", v.Version, v.State, want)
+		}
+	}
+	b.produce(b.events("cars", 1, 100, 50)...)
+	s.settled(150)
+	s.stop()
+	for said, want := range map[string]int{"some; records wait model=cars/1": 1, "some; version 1 goes on model=cars/2": 1, "model refused": 0} {
+		if n := b.log.count(said); n != want {
+			t.Errorf("%q was said %d times, want %d", said, n, want)
+		}
+	}
+	versions := map[int]int{}
+	for _, r := range b.scores("cars.scores") {
+		versions[r.Version]++
+	}
+	if versions[1] != 100 || versions[3] != 50 || len(versions) != 2 {
+		t.Errorf("scores by version: %v", versions)
+	}
+}
+
+// TestEndsWhenNoModelFindsADevice_Case7_06: a device that is lost before the first model is live ends serve too.
+func TestEndsWhenNoModelFindsADevice_Case7_06(t *testing.T) {
+	b := newBed(t)
+	e := &deviceEngine{Engine: b.engine}
+	lost := "cannot copy to GPU 0 (Tesla T4): CUDA_ERROR_LAUNCH_FAILED, CUDA error 719"
+	e.lost.Store(&lost)
+	b.engine = e
+	b.topic("cars", 1)
+	b.publish("cars", testModel(t, plainSpec, 1, 5), "live")
+	if err := b.server(oneStream("cars")).Run(t.Context()); err == nil || !strings.Contains(err.Error(), lost) || !strings.Contains(err.Error(), "restart serve") {
+		t.Fatalf("serve ended with %v", err)
+	}
+	if b.log.count("model refused") != 0 {
+		t.Error("the model is said to be at fault")
 	}
 }

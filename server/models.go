@@ -3,8 +3,10 @@ package server
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"runtime/debug"
 	"runtime/pprof"
 	"slices"
@@ -130,6 +132,7 @@ type modelState string
 
 const (
 	ModelLoading   modelState = "loading"
+	ModelWaiting   modelState = "waiting" // for memory of the engine's device
 	ModelLive      modelState = "live"
 	ModelReplaced  modelState = "replaced"
 	ModelRefused   modelState = "refused"
@@ -140,7 +143,7 @@ const (
 type VersionState struct {
 	Version int        `json:"version"`
 	State   modelState `json:"state"`
-	Reason  string     `json:"reason,omitempty"` // of refused
+	Reason  string     `json:"reason,omitempty"` // of refused and waiting
 }
 
 // keptStates bounds the list of versions met: a server may live through thousands of them.
@@ -156,9 +159,11 @@ type slot struct {
 	live    atomic.Pointer[liveModel]
 	loading atomic.Pointer[loading] // nil while nothing loads
 	first   chan struct{}           // closed once live is set
+	lost    chan struct{}           // closed once a load found the engine's device lost
 
-	mail   chan registry.Change // capacity 1: a change not yet begun is replaced by a newer one
-	loaded loaded               // the loader's own
+	mail      chan registry.Change // capacity 1: a change not yet begun is replaced by a newer one
+	loaded    loaded               // the loader's own
+	postponed int                  // the loader's own: the version that was said to wait for memory
 
 	mu     sync.Mutex
 	states []VersionState // newest last
@@ -173,7 +178,7 @@ type loading struct {
 func newSlot(o *StreamOptions, log *slog.Logger, metrics *streamMetrics) *slot {
 	return &slot{
 		ref: o.ref(), needs: modelNeeds{format: o.Format, time: o.Time, key: o.Key}, log: log, metrics: metrics,
-		first: make(chan struct{}), mail: make(chan registry.Change, 1),
+		first: make(chan struct{}), lost: make(chan struct{}), mail: make(chan registry.Change, 1),
 	}
 }
 
@@ -187,23 +192,41 @@ func (s *slot) post(c registry.Change) {
 	s.mail <- c
 }
 
-// load loads what is posted until ctx ends. gate bounds the loads that run at the same time.
-func (s *slot) load(ctx context.Context, engine kernels.Engine, gate chan struct{}) {
+// load loads what is posted until ctx ends. What the engine's device has no memory for is tried again, after least at first and
+// after most at last, until there is some or something newer is posted. gate bounds the loads that run at the same time.
+func (s *slot) load(ctx context.Context, engine kernels.Engine, gate chan struct{}, least, most time.Duration) {
+	var c registry.Change
+	var again <-chan time.Time // nil while c does not wait
+	wait := least
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case c := <-s.mail:
-			select {
-			case gate <- struct{}{}:
-			case <-ctx.Done():
-				return
+		case <-again:
+		case newer := <-s.mail:
+			if again != nil {
+				s.note(versionOf(&c), ModelOvertaken, "")
 			}
-			labels := pprof.Labels(labelStage, stageLoad, labelModel, c.Ref.Name, labelVersion, strconv.Itoa(versionOf(&c)))
-			pprof.Do(ctx, labels, func(context.Context) { s.take(engine, c, c.Overtaken) })
-			tidy(&c)
-			<-gate
+			c, wait = newer, least
 		}
+		select {
+		case gate <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		again = nil
+		labels := pprof.Labels(labelStage, stageLoad, labelModel, c.Ref.Name, labelVersion, strconv.Itoa(versionOf(&c)))
+		pprof.Do(ctx, labels, func(context.Context) {
+			if s.take(engine, c, c.Overtaken) {
+				again, wait = time.After(wait), min(2*wait, most)
+			}
+		})
+		if again == nil {
+			tidy(&c)
+		} else {
+			runtime.GC() // a scorer that came as far as its self-test gives its device memory back only when it is collected
+		}
+		<-gate
 	}
 }
 
@@ -225,36 +248,49 @@ func versionOf(c *registry.Change) int {
 	return cmp.Or(c.Manifest.Version, c.Alias.Version, c.Ref.Version)
 }
 
-// take loads one change and swaps, or says why not. The old model serves on meanwhile.
-func (s *slot) take(engine kernels.Engine, c registry.Change, overtaken func() bool) {
+// take loads one change and swaps, or says why not. The old model serves on meanwhile. It returns whether the same may do better
+// later.
+func (s *slot) take(engine kernels.Engine, c registry.Change, overtaken func() bool) (again bool) {
 	version := versionOf(&c)
 	switch {
 	case c.Gone:
 		s.log.Warn("the model was deleted; the last one goes on", "model", c.Ref.String())
-		return
+		return false
 	case c.Err != nil:
 		s.refuse(version, c.Err)
-		return
+		return false
 	case overtaken():
 		s.note(version, ModelOvertaken, "")
-		return
+		return false
 	}
 	if l := s.live.Load(); l != nil && l.manifest.Digest == c.Manifest.Digest && l.version == version {
-		return
+		return false
 	}
 	s.note(version, ModelLoading, "")
 	began := time.Now()
 	s.loading.Store(&loading{version, began})
 	defer s.loading.Store(nil)
 	l, err := s.ready(engine, &c)
-	if err != nil {
+	switch {
+	case err != nil && lostDevice(engine) != "":
+		s.note(version, ModelWaiting, err.Error()) // the model is not to blame
+		select {
+		case <-s.lost:
+		default:
+			close(s.lost)
+		}
+		return false
+	case errors.Is(err, kernels.ErrOutOfMemory):
+		s.postpone(version, err)
+		return true
+	case err != nil:
 		s.refuse(version, err)
-		return
+		return false
 	}
 	if overtaken() {
 		s.note(version, ModelOvertaken, "")
 		s.log.Info("a newer model was published during the load; this one is dropped", "model", c.Manifest.String())
-		return
+		return false
 	}
 	l.ref, l.version, l.manifest, l.since = c.Ref, version, c.Manifest, time.Now()
 	s.loaded.add(l)
@@ -265,7 +301,7 @@ func (s *slot) take(engine kernels.Engine, c registry.Change, overtaken func() b
 	if old == nil {
 		close(s.first)
 		s.log.Info("model is live", "model", c.Manifest.String(), "load_ms", float64(took.Microseconds())/1000)
-		return
+		return false
 	}
 	s.note(old.version, ModelReplaced, "")
 	s.metrics.swaps.Inc()
@@ -277,6 +313,7 @@ func (s *slot) take(engine kernels.Engine, c registry.Change, overtaken func() b
 	s.metrics.swapped.Add(1)
 	s.metrics.publishToSwap.Observe(delay.Seconds())
 	s.log.Info("model swapped", "model", c.Manifest.String(), "before", old.version, "load_ms", float64(took.Microseconds())/1000, "after_publish_ms", delay.Milliseconds())
+	return false
 }
 
 // ready gives a model that can go live, of its own even if its parts were loaded before. The self-test is run in either case: it
@@ -292,6 +329,20 @@ func (s *slot) ready(engine kernels.Engine, c *registry.Change) (*liveModel, err
 	}
 	l := *known
 	return &l, nil
+}
+
+// postpone says once of a version that it has to wait.
+func (s *slot) postpone(version int, err error) {
+	s.note(version, ModelWaiting, err.Error())
+	if s.postponed == version {
+		return
+	}
+	s.postponed = version
+	serving := "records wait"
+	if l := s.live.Load(); l != nil {
+		serving = fmt.Sprintf("version %d goes on", l.version)
+	}
+	s.log.Warn("the GPU has no memory for the model, which is tried again until there is some; "+serving, "model", s.named(version), "reason", err)
 }
 
 func (s *slot) refuse(version int, err error) {
@@ -338,6 +389,8 @@ func (s *slot) missing(follow registry.FollowState) string {
 		switch v.State {
 		case ModelRefused:
 			why = fmt.Sprintf(": version %d was refused: %s", v.Version, v.Reason)
+		case ModelWaiting:
+			why = fmt.Sprintf(": version %d waits for the GPU: %s", v.Version, v.Reason)
 		case ModelLoading:
 			why = fmt.Sprintf(": version %d is loading", v.Version)
 		}

@@ -32,7 +32,7 @@ type Options struct {
 	RollingRewind      int           // offsets of a partition read again on assignment for rolling features; default 20000
 	RollingKeys        int           // keys of a partition whose last records are held for them; default 100000
 	ShutdownTimeout    time.Duration // time to drain after the context has ended; default 30s
-	RetryMin           time.Duration // first pause before a stream that failed is begun anew, doubled each time; default 500ms
+	RetryMin           time.Duration // first pause before a stream that failed is begun anew, or a model loaded that found no memory on the GPU; doubled each time; default 500ms
 	RetryMax           time.Duration // longest such pause; default 15s
 
 	Pyroscope ProfileOptions // URL "" = no profiles

@@ -223,14 +223,18 @@ func (r *runner) run(ctx context.Context) error {
 // deviceLost is what ends the process after an error: an engine whose device is lost, and that has no other to score by,
 // fails every batch from now on. A restart may find the device again.
 func (r *runner) deviceLost(err error) error {
-	device, ok := r.engine.(kernels.OnDevice)
-	if !ok || err == nil {
-		return nil
-	}
-	if d := device.DeviceStatus(); d.Lost != "" {
-		return fmt.Errorf("the GPU is lost: %s; next: restart serve: what was read and not scored is read again; --engine auto would go on with the CPU", d.Lost)
+	if why := lostDevice(r.engine); err != nil && why != "" {
+		return fmt.Errorf("the GPU is lost: %s; next: restart serve: what was read and not scored is read again; --engine auto would go on with the CPU", why)
 	}
 	return nil
+}
+
+// lostDevice is why an engine's device cannot be used any more, "" where it can or there is none.
+func lostDevice(e kernels.Engine) string {
+	if device, ok := e.(kernels.OnDevice); ok {
+		return device.DeviceStatus().Lost
+	}
+	return ""
 }
 
 // prepare makes the outputs, fixes the start position and waits for the first model. The position is fixed before
@@ -302,6 +306,8 @@ func (r *runner) awaitModel(ctx context.Context) error {
 	select {
 	case <-r.slot.first:
 		return nil
+	case <-r.slot.lost:
+		return r.deviceLost(errors.New("no model can be loaded"))
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -108,7 +108,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.mu.Unlock()
 	gate := make(chan struct{}, loaders())
 	for _, l := range slots {
-		background.Go(func() { l.load(serving, s.deps.Engine, gate) })
+		background.Go(func() { l.load(serving, s.deps.Engine, gate, s.o.RetryMin, s.o.RetryMax) })
 	}
 	background.Go(func() {
 		if err := followModels(serving, follower, slots); err != nil {

@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -68,10 +69,10 @@ func TestGPULost_Case7_06(t *testing.T) {
 	}
 }
 
-// TestGPUMemoryIsTaken_Case7_04: another process takes what memory is left. By name records wait until there is some; under auto
-// the CPU scores them.
+// TestGPUMemoryIsTaken_Case7_04: another process takes what memory is left. By name records wait until there is some, which is
+// noticed; under auto the CPU scores them.
 func TestGPUMemoryIsTaken_Case7_04(t *testing.T) {
-	const taken = "memory=16777216,reserve=16777216,reserve_after=1" // the model is loaded, and then there is no room for a batch
+	const taken = "memory=16777216,reserve=16777216,reserve_after=1" // the model is there, and then there is no room for rows
 	for _, engine := range []string{"cuda", "auto"} {
 		t.Run(engine, func(t *testing.T) {
 			f := gpuFlow(t, "auto", "")
@@ -101,7 +102,41 @@ func TestGPUMemoryIsTaken_Case7_04(t *testing.T) {
 				if n := len(f.all("taken.scores")); n != 0 {
 					t.Errorf("%d partitions have scores of a GPU without memory", n)
 				}
-				f.onGPU(engine, "")
+				// The next one waits, and goes on as soon as the other gives its memory back.
+				other := filepath.Join(t.TempDir(), "other")
+				if err := os.WriteFile(other, nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				f.onGPU(engine, "memory=16777216,reserve=16777216,reserve_while="+other)
+				const waits = "the GPU has no memory for the model, which is tried again until there is some; records wait"
+				cmd = f.command("serve", "--topic", "taken", "--model", "taken")
+				if log, err = cmd.StderrPipe(); err != nil {
+					t.Fatal(err)
+				}
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				said := make(chan int, 1)
+				go func() {
+					n := 0
+					for lines := bufio.NewScanner(log); lines.Scan(); {
+						if strings.Contains(lines.Text(), waits) {
+							n++
+							os.Remove(other)
+						}
+					}
+					said <- n
+				}()
+				f.await("taken", len(d.rows))
+				cmd.Process.Signal(syscall.SIGTERM)
+				n := <-said
+				if err := cmd.Wait(); err != nil || n != 1 {
+					t.Errorf("serve that had to wait for memory ended with %v, and said so %d times", err, n)
+				}
+				if a := f.audit("taken", "taken"); len(a.scores) != len(d.rows) {
+					t.Errorf("%d records, %d scores", len(d.rows), len(a.scores))
+				}
+				return
 			}
 			s := f.serve("--topic", "taken", "--model", "taken")
 			f.await("taken", len(d.rows))
@@ -109,7 +144,7 @@ func TestGPUMemoryIsTaken_Case7_04(t *testing.T) {
 			if a := f.audit("taken", "taken"); len(a.scores) != len(d.rows) {
 				t.Errorf("%d records, %d scores", len(d.rows), len(a.scores))
 			}
-			if engine == "auto" && strings.Count(s.err.String(), "the CPU scores in its place") != 1 {
+			if strings.Count(s.err.String(), "the CPU scores in its place") != 1 {
 				t.Errorf("auto without memory:\n%s", s.err.String())
 			}
 		})

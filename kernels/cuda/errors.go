@@ -8,14 +8,12 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/lapwing-stream/lapwing/kernels"
 	"github.com/lapwing-stream/lapwing/kernels/cuda/driver"
 )
 
 // ErrLost is what every error of a device that cannot be used any more is: after it only a restart of the process helps.
 var ErrLost = errors.New("the GPU is lost to this process")
-
-// ErrOutOfMemory is what an error is that may pass: another process may give memory back.
-var ErrOutOfMemory = errors.New("the GPU has too little free memory")
 
 // Error is what a driver call came to.
 type Error struct {
@@ -44,9 +42,9 @@ func (e *Error) Error() string {
 // Hint says what to do next.
 func (e *Error) Hint() string { return e.Next }
 
-// Is tells ErrLost and ErrOutOfMemory apart.
+// Is tells ErrLost and kernels.ErrOutOfMemory apart.
 func (e *Error) Is(target error) bool {
-	return target == ErrLost && e.lost || target == ErrOutOfMemory && e.Code == driver.OutOfMemory
+	return target == ErrLost && e.lost || target == kernels.ErrOutOfMemory && e.Code == driver.OutOfMemory
 }
 
 const restart = "restart the process; if it comes again, look into dmesg for Xid messages and at nvidia-smi: the card or its driver is at fault"

@@ -192,13 +192,25 @@ func TestNoMemory_Case7_03(t *testing.T) {
 	fake(t, "memory=65536,reserve=61440")
 	p := detector(t)
 	d := open(t, Options{})
-	if _, err := newEngine(t, d, EngineOptions{From: 1}).Scorer(p); !errors.Is(err, ErrOutOfMemory) {
+	if _, err := newEngine(t, d, EngineOptions{From: 1}).Scorer(p); !errors.Is(err, kernels.ErrOutOfMemory) {
 		t.Errorf("by name: %v", err)
 	}
-	e := newEngine(t, d, EngineOptions{From: 1, Fallback: true})
-	sameScores(t, newScorer(t, e, p), p, 100)
-	if s := e.DeviceStatus(); s.Fallbacks == 0 || s.Beside != 100 || s.OnDevice != 0 || s.Lost != "" {
+	if err := d.do(context.Background(), func(s *session) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if held := d.held.Load(); held != 0 {
+		t.Errorf("%d bytes are held by a program that could not be placed", held)
+	}
+	e := newEngine(t, d, EngineOptions{From: 1, Fallback: true, SelfTest: time.Nanosecond})
+	s := newScorer(t, e, p)
+	sameScores(t, s, p, 100)
+	if s := e.DeviceStatus(); s.Fallbacks != 1 || s.Beside != 100 || s.OnDevice != 0 || s.Lost != "" {
 		t.Errorf("the status is %+v", s)
+	}
+	t.Setenv(fakeVariable, "memory=1048576")
+	sameScores(t, s, p, 100)
+	if s := e.DeviceStatus(); s.Fallbacks != 1 || s.Beside != 100 || s.OnDevice != 100 {
+		t.Errorf("with memory again the status is %+v", s)
 	}
 }
 
@@ -212,7 +224,7 @@ func TestNoMemoryForCandidates_Case7_03(t *testing.T) {
 	}
 	fake(t, "memory=65536,reserve=61440")
 	d := open(t, Options{})
-	if _, err := kernels.NewCohort(newEngine(t, d, EngineOptions{From: 1}), programs, o); !errors.Is(err, ErrOutOfMemory) {
+	if _, err := kernels.NewCohort(newEngine(t, d, EngineOptions{From: 1}), programs, o); !errors.Is(err, kernels.ErrOutOfMemory) {
 		t.Errorf("by name: %v", err)
 	}
 	var log bytes.Buffer
@@ -261,7 +273,7 @@ func TestMemoryIsTaken_Case7_04(t *testing.T) {
 	const n = 50_000
 	t.Setenv(fakeVariable, all+",reserve=268430000")
 	rows, out := rowsOf(p, n), unwritten(n)
-	if err := s.Score(rows, kernels.Output{Score: out}); !errors.Is(err, ErrOutOfMemory) || errors.Is(err, ErrLost) {
+	if err := s.Score(rows, kernels.Output{Score: out}); !errors.Is(err, kernels.ErrOutOfMemory) || errors.Is(err, ErrLost) {
 		t.Fatalf("by name: %v", err)
 	}
 	if byName.DeviceStatus().OnDevice != 0 {
@@ -496,7 +508,7 @@ func TestCrossover_Case7_11(t *testing.T) {
 		t.Errorf("the status is %+v", status)
 	}
 	measured := newEngine(t, e.d, EngineOptions{})
-	from := newScorer(t, measured, p).from
+	from := newScorer(t, measured, p).from.Load()
 	if from < 1 {
 		t.Errorf("measured: from %d rows on", from)
 	}

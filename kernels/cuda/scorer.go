@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -16,15 +17,16 @@ import (
 	"github.com/lapwing-stream/lapwing/kernels"
 )
 
-// scorer runs a program. It is immutable but for what belongs to the device's goroutine.
+// scorer runs a program. It is immutable but for what belongs to the device's goroutine, and a program that is placed later.
 type scorer struct {
 	e      *Engine
 	code   *encoded
 	beside kernels.Scorer
 	shapes [masks]shape
-	from   int // least rows of a batch for the device; math.MaxInt = none
 	there  *resident
 	test   *selfTest
+	from   atomic.Int64 // least rows of a batch for the device; math.MaxInt = none
+	again  atomic.Int64 // ns since 1970 from when on a program is placed that found no memory; 0 = it is placed, or will not be
 }
 
 // resident is a program in device memory. It belongs to the device's goroutine, and outlives its scorer by a little: see
@@ -95,24 +97,51 @@ func (e *Engine) Scorer(p *kernels.Program) (kernels.Scorer, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &scorer{e: e, code: code, beside: beside, from: math.MaxInt, there: &resident{}}
+	s := &scorer{e: e, code: code, beside: beside, there: &resident{}}
+	s.from.Store(math.MaxInt)
 	for mask := 1; mask < masks; mask++ {
 		s.shapes[mask] = shapeOf(&code.plans[mask], len(code.constants), e.d.info.Shared)
 	}
 	s.test = newSelfTest(p)
 	err = s.place()
 	if err != nil && !e.o.Fallback {
+		e.d.discard(s.there) // part of it may have found room
 		return nil, err
 	}
+	runtime.AddCleanup(s, func(r *resident) { e.d.discard(r) }, s.there)
 	if err != nil {
 		e.fellBack(err, scoresInstead)
+		if errors.Is(err, kernels.ErrOutOfMemory) {
+			s.again.Store(time.Now().Add(e.o.SelfTest).UnixNano())
+		}
 		return s, nil
 	}
-	runtime.AddCleanup(s, func(r *resident) { e.d.discard(r) }, s.there)
-	if s.from = e.o.From; s.from == 0 {
-		s.from = s.crossover()
-	}
+	s.share()
 	return s, nil
+}
+
+// share fixes from how many rows on the device scores.
+func (s *scorer) share() {
+	from := s.e.o.From
+	if from == 0 {
+		from = s.crossover()
+	}
+	s.from.Store(int64(from))
+}
+
+// placeLater tries again, as often as the self-test is made, to place a program that the device had no memory for.
+func (s *scorer) placeLater() {
+	at, now := s.again.Load(), time.Now()
+	if now.UnixNano() < at || !s.again.CompareAndSwap(at, now.Add(s.e.o.SelfTest).UnixNano()) {
+		return
+	}
+	err := s.place()
+	if err == nil {
+		s.share()
+	}
+	if !errors.Is(err, kernels.ErrOutOfMemory) {
+		s.again.Store(0)
+	}
 }
 
 // place loads the program and tries it.
@@ -152,7 +181,10 @@ func (s *scorer) Score(rows []float32, out kernels.Output) error {
 	if n == 0 || maskOf(out) == 0 {
 		return nil
 	}
-	if n < s.from {
+	if s.again.Load() != 0 {
+		s.placeLater()
+	}
+	if int64(n) < s.from.Load() {
 		s.e.stats.beside.Add(int64(n))
 		return s.beside.Score(rows, out)
 	}
@@ -220,7 +252,7 @@ func (s *scorer) run(d *session, rows []float32, out kernels.Output) error {
 	chunk := s.chunk(mask, n)
 	for {
 		err := s.chunks(d, rows, out, mask, chunk)
-		if !errors.Is(err, ErrOutOfMemory) || chunk <= leastChunk {
+		if !errors.Is(err, kernels.ErrOutOfMemory) || chunk <= leastChunk {
 			return err
 		}
 		chunk = max(chunk/2, leastChunk)
@@ -431,8 +463,8 @@ func (e *Engine) Crossover(p *kernels.Program) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if from := s.(*scorer).from; from != math.MaxInt {
-		return from, nil
+	if from := s.(*scorer).from.Load(); from != math.MaxInt {
+		return int(from), nil
 	}
 	return 0, nil
 }

@@ -35,6 +35,7 @@ import (
 
 	"gorgonia.org/cu"
 
+	"github.com/lapwing-stream/lapwing/kernels"
 	"github.com/lapwing-stream/lapwing/kernels/cuda/driver"
 )
 
@@ -299,7 +300,7 @@ func (s *session) alloc(b *buffer, bytes int64) error {
 	}
 	room := roomy(bytes)
 	err := try(room)
-	if errors.Is(err, ErrOutOfMemory) && room > bytes {
+	if errors.Is(err, kernels.ErrOutOfMemory) && room > bytes {
 		err = try(bytes)
 	}
 	return err

@@ -90,7 +90,7 @@ func (c *cohort) over(rows []float32, sizes []int, of []int, rates [][]float32, 
 			got, err = c.run(s, w)
 			return err
 		})
-		if errors.Is(err, ErrOutOfMemory) && count > 1 {
+		if errors.Is(err, kernels.ErrOutOfMemory) && count > 1 {
 			piece = n / 2
 			c.e.stats.splits.Add(1)
 			continue
@@ -221,7 +221,7 @@ func (t *trainer) Hold(n int) (bool, error) {
 		return s.alloc(&c.m.held, int64(n)*int64(c.t.pitch)*wordSize)
 	})
 	t.rows = 0
-	if errors.Is(err, ErrOutOfMemory) {
+	if errors.Is(err, kernels.ErrOutOfMemory) {
 		return false, nil
 	}
 	if err == nil {

@@ -4,9 +4,11 @@
 // CUDA_FAKE (settings.h) asks for faults, LAUNCHES being those that still work:
 //   device=t4|a10g|l4|a100|h100|b200, cc=75, sms=N, devices=N, driver=12020, memory=BYTES, reserve=BYTES (held by another process)
 //   lost_after=LAUNCHES (lost_code=719), hang_after=LAUNCHES, reserve_after=LAUNCHES (the reserve is taken only then)
+//   reserve_while=FILE (the reserve is held as long as there is such a file)
 //   flip_after=LAUNCHES, flip_buffer=K (of the live allocations, in the order of their making), flip_word=W: one bit of a word, once
 //   init=CODE: cuInit fails; order=reverse|SEED, patience=SECONDS (schedule.cpp)
 #include <cuda.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -100,7 +102,9 @@ CUresult usable() {
 }
 size_t taken() {
     State &s = state();
-    return s.used + (s.launches >= number("reserve_after", 0) ? number("reserve", 0) : 0);
+    const std::string file = text("reserve_while", "");
+    const bool held = s.launches >= number("reserve_after", 0) && (file.empty() || !access(file.c_str(), F_OK));
+    return s.used + (held ? number("reserve", 0) : 0);
 }
 // Memory that lies in one allocation.
 bool inside(CUdeviceptr p, size_t n) {
