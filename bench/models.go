@@ -28,9 +28,14 @@ func (c *cluster) registry() *registry.Registry {
 	return registry.Open(c.client, registry.Options{Log: slog.New(slog.DiscardHandler)})
 }
 
-// plain is the net 18-14-7-7-18 with a standard scaler in front, as the peers were first measured with. Its weights are
-// random: a score costs the same whatever it means. Another seed gives another version of the same shape.
+// plain is the net 18-14-7-7-18 with a standard scaler in front, as the peers were first measured with.
 func plain(spec model.Spec, values [][]byte, seed uint64) ([]byte, error) {
+	return random(spec, values, []int{14, 7, 7}, seed)
+}
+
+// random is a net of three hidden layers with a standard scaler in front. Its weights are random: a score costs the same whatever
+// it means. Another seed gives another version of the same shape.
+func random(spec model.Spec, values [][]byte, hidden []int, seed uint64) ([]byte, error) {
 	rows, err := decoded(spec, values)
 	if err != nil {
 		return nil, err
@@ -48,7 +53,7 @@ func plain(spec model.Spec, values [][]byte, seed uint64) ([]byte, error) {
 		slope := float32(1 / max(1e-3, math.Sqrt(max(0, squares/n-mean*mean))))
 		columns[j] = kernels.Column{Lo: -math.MaxFloat32, Hi: math.MaxFloat32, X: []float32{float32(mean)}, Y: []float32{0}, Before: slope, After: slope}
 	}
-	p := kernels.Autoencoder(columns, []int{14, 7, 7}, []kernels.Activation{kernels.Tanh, kernels.ReLU, kernels.Tanh})
+	p := kernels.Autoencoder(columns, hidden, []kernels.Activation{kernels.Tanh, kernels.ReLU, kernels.Tanh})
 	kernels.Initialise(p, seed)
 	return encoded(p, spec, rows[:16*width], seed)
 }

@@ -109,7 +109,8 @@ func swapSuite(ctx context.Context, r *run) error {
 		t.OK, t.Error = false, fmt.Sprintf("only %d of %d swaps took effect: the others were overtaken by the next", a.swaps, moves)
 		r.note("swap: %s. A version is decoded, compiled, self-tested and run once before it goes live, which on a loaded machine may take longer than %v.", t.Error, swapEvery)
 	}
-	return nil
+	l.p.Kill() // it has a share of the processors, and nothing to do
+	return b.rollout(ctx, r)
 }
 
 // audit is what the scores topic says of the records that went in.

@@ -22,6 +22,7 @@ import (
 type Options struct {
 	Dir    string        // working folder; default the system's for temporary files
 	Stdout io.Writer     // default none
+	Stderr io.Writer     // gets what Said keeps the end of, as it is written; default none
 	Grace  time.Duration // time from SIGTERM to SIGKILL; default 20s
 }
 
@@ -46,6 +47,9 @@ func Start(ctx context.Context, o Options, program string, args ...string) (*Pro
 	}
 	p := &Process{name: filepath.Base(program), cmd: exec.Command(program, args...), grace: o.Grace, done: make(chan struct{})}
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = o.Dir, o.Stdout, &p.said
+	if o.Stderr != nil {
+		p.cmd.Stderr = io.MultiWriter(&p.said, o.Stderr)
+	}
 	p.cmd.SysProcAttr = orphansEnd()
 	p.cmd.WaitDelay = time.Second // a grandchild that holds the pipe must not keep us waiting
 	started := make(chan error)
