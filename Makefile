@@ -39,7 +39,7 @@ lint: build/py/.ready ## gofmt, vet, staticcheck, hadolint, shellcheck, Kubernet
 	@$(STATICCHECK) ./...
 	@if [ -x build/py/bin/hadolint ]; then build/py/bin/hadolint docker/Dockerfile; fi
 	@if [ -x build/py/bin/shellcheck ]; then build/py/bin/shellcheck docker/cloud/run-once kernels/cuda/emulator/check bench/kafka/with-kafka .ci/run; fi
-	@if [ -x build/py/bin/kubernetes-validate ]; then build/py/bin/kubernetes-validate -k 1.37.0 --strict --quiet docker/cloud/job.yaml; fi
+	@if [ -x build/py/bin/kubernetes-validate ]; then build/py/bin/kubernetes-validate -k 1.37.0 --strict --quiet docker/cloud/job.yaml docker/kubernetes/serve.yaml; fi
 
 # The virtual environment holds what compares our models with ONNX Runtime, the quality bench's peers but for PyTorch's, and the linters of docker/. Without Python these checks
 # are skipped, and said so.
