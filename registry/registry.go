@@ -90,6 +90,11 @@ func (r *Registry) EnsureTopic(ctx context.Context) error {
 	if err != nil || created {
 		return err
 	}
+	return r.Check(ctx)
+}
+
+// Check tells whether the model topic, which must exist, keeps what is put into it. An error with a Hint is a setting to be changed.
+func (r *Registry) Check(ctx context.Context) error {
 	n, err := r.log.Partitions(ctx, r.o.Topic)
 	if err != nil {
 		return err

@@ -37,6 +37,7 @@ type examination struct {
 	deps    Deps
 	o       Options
 	cluster stream.ClusterState
+	brokers map[string]string // their settings; nil where this client may not read them
 	found   []Finding
 }
 
@@ -73,12 +74,14 @@ func Examine(ctx context.Context, d Deps, o Options) []Finding {
 	}
 	x.cluster = cluster
 	x.broker(ctx)
+	x.protocol(ctx)
+	x.settings(ctx)
 	entries := x.modelTopic(ctx)
 	for i := range x.o.Streams {
 		s := &x.o.Streams[i]
-		partitions := x.inputs(ctx, s)
+		inputs, partitions := x.inputs(ctx, s)
 		if partitions > 0 {
-			x.outputs(ctx, s, partitions)
+			x.sizes(s, inputs, x.outputs(ctx, s, partitions))
 		}
 		x.group(ctx, s)
 		if x.o.Delivery == ExactlyOnce {
@@ -163,9 +166,9 @@ func (x *examination) alive(t stream.TopicState, written bool) {
 	}
 }
 
-// inputs looks at what a stream reads, and gives the largest number of partitions; 0 where a topic is missing.
-func (x *examination) inputs(ctx context.Context, s *StreamOptions) int {
-	partitions, missing := 0, false
+// inputs looks at what a stream reads, and gives that with the largest number of partitions; 0 where a topic is missing.
+func (x *examination) inputs(ctx context.Context, s *StreamOptions) (topics []stream.TopicState, partitions int) {
+	missing := false
 	for _, topic := range s.Topics {
 		where := "topic " + topic
 		t, err := x.deps.Client.Describe(ctx, topic)
@@ -174,7 +177,7 @@ func (x *examination) inputs(ctx context.Context, s *StreamOptions) int {
 			missing = true
 			continue
 		}
-		partitions = max(partitions, t.Partitions)
+		topics, partitions = append(topics, t), max(partitions, t.Partitions)
 		marks, err := x.deps.Client.Watermarks(ctx, topic)
 		var records int64
 		for _, m := range marks {
@@ -189,14 +192,14 @@ func (x *examination) inputs(ctx context.Context, s *StreamOptions) int {
 		x.ahead(ctx, t, marks)
 		if t.Partitions == 1 {
 			x.say("topic", Note, where, fmt.Sprintf("kafka-topics.sh --bootstrap-server %s --alter --topic %s --partitions 6", x.deps.Client.Brokers(), topic),
-				"one partition: only one copy of serve can score it")
+				"%s", x.single())
 		}
 		x.retention(topic, t)
 	}
 	if missing {
-		return 0
+		return nil, 0
 	}
-	return partitions
+	return topics, partitions
 }
 
 // soon is a retention under which a scorer that is down for a night loses records.
@@ -229,15 +232,16 @@ func (x *examination) ahead(ctx context.Context, t stream.TopicState, marks []st
 	}
 }
 
-// outputs looks at what a stream writes, for the largest number of partitions that its inputs have.
-func (x *examination) outputs(ctx context.Context, s *StreamOptions, partitions int) {
+// outputs looks at what a stream writes, for the largest number of partitions that its inputs have, and gives those that exist.
+func (x *examination) outputs(ctx context.Context, s *StreamOptions, partitions int) (topics []stream.TopicState) {
 	r := &runner{o: s, client: x.deps.Client}
-	for _, spec := range r.outputTopics(partitions, "") {
+	for _, spec := range r.outputTopics(partitions, inherited{}) {
 		where := "topic " + spec.Name
 		t, err := x.deps.Client.Describe(ctx, spec.Name)
 		switch {
 		case errors.Is(err, stream.ErrNoTopic) && x.cluster.Rights.Allows("CREATE"):
 			x.say("topic", Note, where, "", "does not exist yet; serve makes it, with %s", count(partitions, "partition"))
+			x.toBeMade(r, spec)
 			continue
 		case errors.Is(err, stream.ErrNoTopic):
 			x.say("rights", Failure, where, r.createCommand(spec), "does not exist, and this client may not make it")
@@ -246,6 +250,7 @@ func (x *examination) outputs(ctx context.Context, s *StreamOptions, partitions 
 			x.fail("topic", where, err)
 			continue
 		}
+		topics = append(topics, t)
 		x.say("topic", Fine, where, "", "output, %s", count(t.Partitions, "partition"))
 		if spec.Name == s.Alerts {
 			x.need(t, "READ", "WRITE", "DESCRIBE")
@@ -261,14 +266,36 @@ func (x *examination) outputs(ctx context.Context, s *StreamOptions, partitions 
 			}
 		}
 		x.alive(t, true)
+		x.kept("topic", t, "its records")
 		if t.Partitions < partitions && !t.Rights.Allows("ALTER") {
 			x.say("rights", Failure, where, fmt.Sprintf("kafka-topics.sh --bootstrap-server %s --alter --topic %s --partitions %d", x.deps.Client.Brokers(), spec.Name, partitions),
 				"has %s, the input %d, and this client may not add any", count(t.Partitions, "partition"), partitions)
 		}
 	}
+	return topics
 }
 
-// group looks at where a stream stands.
+// protocol says by which rules transactions are kept. docs/transactions.md says what each leaves open.
+func (x *examination) protocol(ctx context.Context) {
+	where := x.deps.Client.Brokers()
+	p, err := x.deps.Client.TransactionProtocol(ctx)
+	switch {
+	case err != nil:
+		x.say("transactions", Note, where, "", "the brokers do not say by which protocol they keep transactions: %s", oneLine(err.Error()))
+	case p.Unverified == "":
+		x.say("transactions", Fine, where, "", "%v", p)
+	default:
+		severity, next := Warning, "upgrade the brokers to Kafka 3.6 or newer"
+		if strings.HasPrefix(p.Unverified, stream.Verification) {
+			next = fmt.Sprintf("kafka-configs.sh --bootstrap-server %s --alter --entity-type brokers --entity-default --add-config %s=true", where, stream.Verification)
+		}
+		if x.o.Delivery != ExactlyOnce { // a model is whole by its digest, not by its transaction
+			severity = Note
+		}
+		x.say("transactions", severity, where, next, "%v", p)
+	}
+}
+
 // transactionLog is where brokers keep transactions.
 const transactionLog = "__transaction_state"
 
@@ -284,10 +311,10 @@ func (x *examination) transactions(ctx context.Context, s *StreamOptions) {
 		if len(x.found) > before {
 			return // a try would wait for it
 		}
+		x.kept("transactions", t, "all open transactions")
 	case errors.Is(err, stream.ErrNoTopic):
 		// The first transaction makes it, with as many replicas as the brokers are told; with too few of them it is never made.
-		config, err := x.deps.Client.BrokerConfig(ctx)
-		if n, bad := strconv.Atoi(config["transaction.state.log.replication.factor"]); err == nil && bad == nil && n > x.cluster.Brokers {
+		if n, ok := x.broken("transaction.state.log.replication.factor"); ok {
 			x.say("transactions", Failure, "topic "+transactionLog, fmt.Sprintf("in every broker's server.properties: transaction.state.log.replication.factor=%d and transaction.state.log.min.isr=%d; then restart it", x.cluster.Brokers, max(1, x.cluster.Brokers-1)),
 				"transaction.state.log.replication.factor is %d and there %s: no transaction can begin", n, areBrokers(x.cluster.Brokers))
 			return
@@ -304,12 +331,7 @@ func (x *examination) transactions(ctx context.Context, s *StreamOptions) {
 		x.fail("transactions", where, err)
 		return
 	}
-	version, err := x.deps.Client.TransactionVersion(ctx)
-	protocol := ""
-	if err == nil && version > 0 {
-		protocol = fmt.Sprintf("; the brokers have version %d of the protocol, this client speaks 1", version)
-	}
-	x.say("transactions", Fine, where, "", "transactions can be had%s", protocol)
+	x.say("transactions", Fine, where, "", "transactions can be had")
 }
 
 // tryTransactions bounds the try: where the coordinator is missing, the client asks for it until it is told to stop.
@@ -322,6 +344,7 @@ func areBrokers(n int) string {
 	return fmt.Sprintf("are %d brokers", n)
 }
 
+// group looks at where a stream stands.
 func (x *examination) group(ctx context.Context, s *StreamOptions) {
 	group := s.group()
 	where := "group " + group
@@ -399,18 +422,8 @@ func (x *examination) modelTopic(ctx context.Context) []registry.Entry {
 		x.say("models", Failure, where, "name another topic with models_topic; the first training makes it",
 			"has %d partitions; it must have one, since the order of its records decides which model is live", t.Partitions)
 	}
-	if policy, known := t.Config["cleanup.policy"]; known && policy != "compact" {
-		x.say("models", Warning, where, x.alter(name, "cleanup.policy=compact"), "cleanup.policy is %s, so the broker deletes models after a while", policy)
-	}
-	// A part is up to 512 KiB, and a batch holds more than its records.
-	if n, err := strconv.ParseInt(t.Config["max.message.bytes"], 10, 64); err == nil && n < registry.LargestRecord {
-		x.say("models", Failure, where, x.alter(name, fmt.Sprintf("max.message.bytes=%d", 1<<20)),
-			"max.message.bytes is %d: parts of a model, up to %d bytes, are refused", n, registry.LargestRecord)
-	}
+	x.modelTopicSettings(t)
 	x.alive(t, true)
-	if x.cluster.Brokers >= 3 && t.Replicas == 1 {
-		x.say("models", Warning, where, "raise it with kafka-reassign-partitions.sh", "has one replica: with its broker all models are gone")
-	}
 	if !t.Rights.Allows("READ") {
 		return nil
 	}

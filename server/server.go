@@ -8,6 +8,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -92,6 +93,7 @@ func (s *Server) Run(ctx context.Context) error {
 		background.Go(func() { s.serveHTTP(serving) })
 	}
 	background.Go(func() { s.deps.Client.Watch(serving) })
+	background.Go(func() { s.sayCluster(serving) })
 	var refs []registry.Ref
 	var slots []*slot
 	known := map[registry.Ref]bool{}
@@ -125,6 +127,26 @@ func (s *Server) Run(ctx context.Context) error {
 		})
 	}
 	return streams.Wait()
+}
+
+// sayCluster logs what the promise rests on at the brokers: by which rules they keep transactions, and whether they keep models.
+func (s *Server) sayCluster(ctx context.Context) {
+	if s.o.Delivery == ExactlyOnce {
+		p, err := s.deps.Client.TransactionProtocol(ctx)
+		switch {
+		case ctx.Err() != nil:
+		case err != nil:
+			s.log.Info("the brokers do not say by which protocol they keep transactions", "error", err)
+		case p.Unverified != "":
+			s.log.Warn("a delayed record may end up in another transaction than its own", "protocol", p.String(), "next", "lapwing doctor")
+		default:
+			s.log.Info("transactions", "protocol", p.String())
+		}
+	}
+	var setting interface{ Hint() string }
+	if err := s.deps.Registry.Check(ctx); errors.As(err, &setting) {
+		s.log.Warn("the model topic is set wrongly", "error", err, "next", setting.Hint())
+	}
 }
 
 func (s *Server) followState() registry.FollowState {

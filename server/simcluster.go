@@ -241,6 +241,9 @@ func (t *simTransactor) txn() (*simTxn, error) {
 	return t.id.txn, nil
 }
 
+// Renew has nothing to do: a request whose answer is lost fails the session here.
+func (t *simTransactor) Renew(context.Context) error { return nil }
+
 func (t *simTransactor) Begin() error {
 	t.err, t.open = nil, true
 	return nil

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -39,16 +41,26 @@ const (
 	alertCompactionLag = 7 * 24 * time.Hour
 )
 
-// outputTopics are the topics that a stream writes, with their settings. Scores and dead letters are as old as their
-// records, and are kept as long; retention is "" where that is not known, which leaves it to the broker.
-func (r *runner) outputTopics(partitions int, retention string) []stream.TopicSpec {
+// inherited are settings of the inputs that the outputs get too: scores and dead letters are as old as their records, and are kept as
+// long, and a dead letter is as large as its record, and its headers.
+type inherited struct {
+	retention string // retention.ms; "" = not known, which leaves it to the broker
+	largest   int64  // max.message.bytes; 0 = not known
+}
+
+// outputTopics are the topics that a stream writes, with their settings.
+func (r *runner) outputTopics(partitions int, from inherited) []stream.TopicSpec {
 	config := map[string]string{"cleanup.policy": "delete"}
-	if retention != "" {
-		config["retention.ms"] = retention
+	if from.retention != "" {
+		config["retention.ms"] = from.retention
+	}
+	letters := maps.Clone(config)
+	if from.largest > 0 {
+		letters["max.message.bytes"] = strconv.FormatInt(from.largest+room, 10)
 	}
 	specs := []stream.TopicSpec{
 		{Name: r.o.Output, Partitions: partitions, AnyTime: true, Config: config},
-		{Name: r.o.DLQ, Partitions: partitions, AnyTime: true, Config: config},
+		{Name: r.o.DLQ, Partitions: partitions, AnyTime: true, Config: letters},
 	}
 	if r.o.alerts() {
 		specs = append(specs, stream.TopicSpec{Name: r.o.Alerts, Partitions: partitions, AnyTime: true, Config: map[string]string{
@@ -74,7 +86,7 @@ func (r *runner) ensureOutputs(ctx context.Context) error {
 	if partitions <= r.outputs {
 		return nil
 	}
-	for _, spec := range r.outputTopics(partitions, r.inputRetention(ctx)) {
+	for _, spec := range r.outputTopics(partitions, r.inherit(ctx)) {
 		if err := r.ensureTopic(ctx, spec); err != nil {
 			return err
 		}
@@ -83,28 +95,36 @@ func (r *runner) ensureOutputs(ctx context.Context) error {
 	return nil
 }
 
-// inputRetention is the longest retention.ms of the input topics; "" where none can be read. The broker's default would
-// delete the scores of a replayed history, which bear its timestamps, while they are written.
-func (r *runner) inputRetention(ctx context.Context) string {
+// room is what a record gains on its way to the dead letters: headers that say where it came from.
+const room = 2048
+
+// inherit reads the inputs' settings. The retention is the longest of them; the broker's default would delete the scores of a replayed
+// history, which bear its timestamps, while they are written.
+func (r *runner) inherit(ctx context.Context) (from inherited) {
 	longest := int64(0)
 	for _, t := range r.o.Topics {
 		config, err := r.client.TopicConfig(ctx, t)
 		if err != nil {
 			continue // no right to look is no fault
 		}
-		ms, err := strconv.ParseInt(config["retention.ms"], 10, 64)
-		switch {
-		case err != nil:
-		case ms < 0:
-			return "-1"
-		default:
+		if n, ok := number(config, "max.message.bytes"); ok {
+			from.largest = max(from.largest, n)
+		}
+		if ms, ok := number(config, "retention.ms"); ok {
+			if ms < 0 {
+				ms = math.MaxInt64
+			}
 			longest = max(longest, ms)
 		}
 	}
-	if longest == 0 {
-		return ""
+	switch longest {
+	case 0:
+	case math.MaxInt64:
+		from.retention = "-1"
+	default:
+		from.retention = strconv.FormatInt(longest, 10)
 	}
-	return strconv.FormatInt(longest, 10)
+	return from
 }
 
 func (r *runner) ensureTopic(ctx context.Context, spec stream.TopicSpec) error {
@@ -163,7 +183,7 @@ func (r *runner) checkAlertPolicy(ctx context.Context) {
 func (r *runner) createCommand(spec stream.TopicSpec) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "kafka-topics.sh --bootstrap-server %s --create --topic %s --partitions %d", r.client.Brokers(), spec.Name, spec.Partitions)
-	for _, k := range []string{"cleanup.policy", "retention.ms", "min.compaction.lag.ms"} {
+	for _, k := range []string{"cleanup.policy", "retention.ms", "min.compaction.lag.ms", "max.message.bytes"} {
 		if v, ok := spec.Config[k]; ok {
 			fmt.Fprintf(&b, " --config %s=%s", k, v)
 		}

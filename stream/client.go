@@ -236,7 +236,9 @@ func (c *Client) config(defaults map[string]string, role ...map[string]any) *kaf
 		}
 	}
 	m["go.logs.channel.enable"] = true
-	m["go.logs.channel"] = c.fold.in
+	if m["go.logs.channel"] == nil {
+		m["go.logs.channel"] = c.fold.in
+	}
 	return &m
 }
 

@@ -68,6 +68,7 @@ func embed(o EmbeddedOptions, more ...kfake.Opt) (*Embedded, error) {
 	var listenErr error
 	opts := append([]kfake.Opt{
 		kfake.NumBrokers(1),
+		kfake.BrokerConfigs(map[string]string{"default.replication.factor": "1"}), // it says 3 otherwise, and doctor would believe it
 		kfake.ClusterID(o.ClusterID),
 		kfake.ListenFn(func(network, _ string) (net.Listener, error) {
 			l, err := net.Listen(network, o.Listen)

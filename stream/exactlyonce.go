@@ -52,6 +52,7 @@ func (c *Client) ExactlyOnce(ctx context.Context, g *Group, o ExactlyOnceOptions
 
 // transaction is what the sink asks of its transactional producer: a Transactor, or a rehearsal's.
 type transaction interface {
+	Renew(ctx context.Context) error
 	Begin() error
 	Produce(ctx context.Context, records []Record) error
 	Flush(ctx context.Context) error
@@ -77,6 +78,9 @@ const markerTime = 6 * time.Millisecond
 func (s *exactlyOnce) Begin(ctx context.Context) error {
 	if d := markerTime - s.now().Sub(s.committed); d > 0 && !s.pause(ctx, d) {
 		return ctx.Err()
+	}
+	if err := s.t.Renew(ctx); err != nil {
+		return err
 	}
 	return s.t.Begin()
 }

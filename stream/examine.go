@@ -144,21 +144,6 @@ func (c *Client) BrokerVersion(ctx context.Context) (string, error) {
 	return versionText(answer), nil
 }
 
-// TransactionVersion is the version of the transaction protocol that the brokers have switched on; 0 where they do not say, as before
-// Kafka 4.0.
-func (c *Client) TransactionVersion(ctx context.Context) (int, error) {
-	answer, err := c.versions(ctx)
-	if err != nil {
-		return 0, err
-	}
-	for _, f := range answer.FinalizedFeatures {
-		if f.Name == "transaction.version" {
-			return int(f.MaxVersionLevel), nil
-		}
-	}
-	return 0, nil
-}
-
 func (c *Client) versions(ctx context.Context) (*kmsg.ApiVersionsResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()

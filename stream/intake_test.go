@@ -37,7 +37,7 @@ func TestBatchCallsFindTheLibrary(t *testing.T) {
 	}
 	in := newIntake(k, 1)
 	if in.wakes() != batchCalls {
-		t.Errorf("batch calls: %v, want %v; librdkafka is %s: compare librdkafka.h with its rdkafka.h, and handleField with the Go client", in.wakes(), batchCalls, kafka.LibrdkafkaLinkInfo)
+		t.Errorf("batch calls: %v, want %v; librdkafka is %s: compare librdkafka.h with its rdkafka.h, handleField with the Go client, and clientProtocol with rd_kafka_EndTxnRequest", in.wakes(), batchCalls, kafka.LibrdkafkaLinkInfo)
 	}
 	for _, f := range []struct{ name, typ string }{{"nothing", "_Ctype_struct_rd_kafka_s"}, {"rk", "_Ctype_int"}, {"name", "string"}} {
 		if handleField(k, f.name, f.typ) != nil {

@@ -111,8 +111,12 @@ func (f *folder) write(e kafka.LogEvent) {
 
 // event takes an error that librdkafka reports as an event rather than a line: connections lost, authentication refused.
 func (f *folder) event(e kafka.Error) {
+	f.line(kafka.LogEvent{Tag: "ERROR", Message: e.Error(), Level: 3, Timestamp: time.Now()})
+}
+
+func (f *folder) line(e kafka.LogEvent) {
 	select {
-	case f.in <- kafka.LogEvent{Tag: "ERROR", Message: e.Error(), Level: 3, Timestamp: time.Now()}:
+	case f.in <- e:
 	case <-f.stop:
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
@@ -40,14 +41,18 @@ func (o *ProducerOptions) Validate() error {
 	return errors.Join(errs...)
 }
 
+// largestRecord is what a producer takes, bytes, where the user sets no message.max.bytes. Batches are bounded by batch.size.
+const largestRecord = 10 << 20
+
 // Producer is an idempotent producer. Safe for concurrent use; records of one partition keep the order of their Produce calls.
 type Producer struct {
-	c     *Client
-	p     *kafka.Producer
-	max   int64
-	out   *outlet       // nil: the Go client, one record a call
-	done  chan struct{} // the reader of p's events has ended
-	known sync.Map      // topic -> *string, topics that were seen to exist
+	c      *Client
+	p      *kafka.Producer
+	max    int64
+	out    *outlet       // nil: the Go client, one record a call
+	done   chan struct{} // the reader of p's events has ended
+	known  sync.Map      // topic -> *string, topics that were seen to exist
+	breaks atomic.Int64  // connections that broke, or gave no answer in time
 
 	mu     sync.Mutex
 	sent   int64 // records handed to librdkafka
@@ -86,6 +91,8 @@ func (c *Client) producer(o ProducerOptions, role map[string]any) (*Producer, er
 		// Requests that wait for a leader are retried inside librdkafka for so long; then the record's delivery has failed.
 		"message.timeout.ms":         "300000",
 		"queue.buffering.max.kbytes": "65536",
+		// The topic decides what is too large. With librdkafka's 1,000,000 a dead letter that the input took could not be written.
+		"message.max.bytes": strconv.Itoa(largestRecord),
 	}, set, role)
 	p, err := kafka.NewProducer(cfg)
 	if err != nil {
@@ -429,9 +436,11 @@ func (p *Producer) destroy() {
 
 // Transactor is a transactional producer. One goroutine at a time.
 type Transactor struct {
-	p    *Producer
-	id   string
-	open bool
+	p       *Producer
+	id      string
+	timeout time.Duration
+	open    bool
+	breaks  int64 // of p, when it had been initialised
 }
 
 // Transactor makes a transactional producer whose transactions are initialised: older ones with the same id are fenced, and what
@@ -442,21 +451,61 @@ func (c *Client) Transactor(ctx context.Context, id string, timeout time.Duratio
 	if timeout == 0 {
 		timeout = time.Minute
 	}
+	logs := make(chan kafka.LogEvent, 16)
 	p, err := c.producer(ProducerOptions{}, map[string]any{
 		"transactional.id":       id,
 		"transaction.timeout.ms": int(timeout.Milliseconds()),
 		// a record may not wait for longer than its transaction lives
 		"message.timeout.ms": int(timeout.Milliseconds()),
+		// nothing but a line in the log tells of a connection that broke: see Renew
+		"log.connection.close": true,
+		"go.logs.channel":      logs,
 	})
 	if err != nil {
 		return nil, err
 	}
-	t := &Transactor{p: p, id: id}
+	go p.hear(logs)
+	t := &Transactor{p: p, id: id, timeout: timeout}
 	if err := t.retry(ctx, p.p.InitTransactions); err != nil {
 		t.Close()
 		return nil, t.explain("transactions could not be initialised", err)
 	}
+	t.breaks = p.breaks.Load()
 	return t, nil
+}
+
+// hear counts connections that broke, by librdkafka's log, and passes that on. It ends with the producer.
+func (p *Producer) hear(logs <-chan kafka.LogEvent) {
+	for {
+		select {
+		case e := <-logs:
+			if e.Tag == "FAIL" || e.Tag == "REQTMOUT" {
+				p.breaks.Add(1)
+			}
+			p.c.fold.line(e)
+		case <-p.done:
+			return
+		}
+	}
+}
+
+// Renew takes a new epoch where a request of an earlier transaction may still be on its way: a connection broke, or gave no answer in
+// time, and librdkafka has asked again by another one, of which it says nothing. To brokers all transactions of an epoch look alike by
+// the first protocol, so that a late end would end the next one in the middle (docs/transactions.md). Between transactions.
+//
+// A new producer takes it: librdkafka cannot be asked for an epoch, and tells of a break that is like the one before only once in 30 s.
+func (t *Transactor) Renew(ctx context.Context) error {
+	if t.open || t.p.breaks.Load() == t.breaks {
+		return nil
+	}
+	next, err := t.p.c.Transactor(ctx, t.id, t.timeout)
+	if err != nil {
+		return err
+	}
+	t.p.c.log.Info("a connection to a broker broke: a new epoch keeps late requests out of the next transaction", "transactional.id", t.id)
+	t.Close()
+	*t = *next
+	return nil
 }
 
 // retry repeats a call that may be repeated, until it succeeds or ctx ends: a commit that timed out is unknown, not failed.

@@ -129,7 +129,7 @@ func TestProducerNamesWhatFailed(t *testing.T) {
 	if _, err := c.Partitions(ctx, typo); !errors.Is(err, ErrNoTopic) {
 		t.Fatal("producing to a missing topic has created it")
 	}
-	if err := p.Produce(ctx, []Record{{Topic: top, Partition: 1, Value: make([]byte, 2<<20)}}); err == nil {
+	if err := p.Produce(ctx, []Record{{Topic: top, Partition: 1, Value: make([]byte, 2*largestRecord)}}); err == nil {
 		t.Fatal("too large a record was taken")
 	} else {
 		wantText(t, err.Error(), "topic "+top+", partition 1", "message.max.bytes")

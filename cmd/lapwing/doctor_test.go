@@ -79,6 +79,34 @@ func TestDoctor(t *testing.T) {
 	}
 }
 
+// Properties that a promise hangs on are refused before anything is asked, each with what to change; sizes that do not fit are found at
+// the topics, with the line to change.
+func TestDoctorOfProperties(t *testing.T) {
+	t.Chdir(t.TempDir())
+	_, stderr, code := runIn(t, nil, "doctor", "--brokers", "127.0.0.1:1", "-X", "acks=1", "-X", "isolation.level=read_uncommitted")
+	for _, want := range []string{"kafka.acks cannot be set here: Lapwing owns it: a record counts as written when all in-sync replicas have it; remove it",
+		"kafka.isolation.level cannot be set here: Lapwing owns it: records of aborted transactions must not be read; remove it"} {
+		if code != exitUsage || !strings.Contains(stderr, want) {
+			t.Errorf("exit %d, %q is wanted in %s", code, want, stderr)
+		}
+	}
+	broker, err := stream.Embed(stream.EmbeddedOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broker.Close()
+	environ := []string{"LAPWING_KAFKA_BOOTSTRAP_SERVERS=" + broker.Addr()}
+	if _, stderr, code := runIn(t, environ, "generate", "cars", "--rate", "0", "--count", "100"); code != 0 {
+		t.Fatal(stderr)
+	}
+	stdout, _, _ := runIn(t, environ, "doctor", "--http", "none", "--topic", "cars", "--model", "cars", "-X", "receive.message.max.bytes=1000", "-X", "fetch.max.bytes=400", "-X", "message.max.bytes=1000")
+	for _, want := range []string{"receive.message.max.bytes is 1000", "next: kafka: {receive.message.max.bytes: ", "transaction protocol v1 is in force: the brokers have transaction.version 2"} {
+		if !strings.Contains(strings.Join(strings.Fields(stdout), " "), want) {
+			t.Errorf("%q is wanted in\n%s", want, stdout)
+		}
+	}
+}
+
 // What stands in the way of checkpoints is a warning with the line that gives the right.
 func TestDoctorOfCheckpoints(t *testing.T) {
 	t.Parallel()

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/lapwing-stream/lapwing/server"
 )
 
 // realKafka is a flow against the brokers of LAPWING_TEST_BROKERS, or skips the test.
@@ -38,6 +40,31 @@ func TestRealKafkaGeneratedInput(t *testing.T) {
 	d := generatedMess(t)
 	if auc := f.wholeWay(d, d, "mess"+f.suffix, relationAlone...); !(auc >= .8) {
 		t.Errorf("area under the ROC curve %.3f, want at least .8", auc)
+	}
+}
+
+// A broker as it comes asks for nothing but a model, and says by which protocol it keeps transactions.
+func TestRealKafkaDoctor(t *testing.T) {
+	f := realKafka(t)
+	d := generatedMess(t)
+	topic := "doctor" + f.suffix
+	f.load(d, topic)
+	var object struct {
+		Works    bool
+		Findings []server.Finding
+	}
+	f.runTo(exitFailed, &object, "doctor", "--topic", topic, "--model", topic, "--delivery", "exactly_once", "--http", "none", "--json")
+	protocol := ""
+	for _, found := range object.Findings {
+		if found.Area == "transactions" && strings.HasPrefix(found.What, "transaction protocol") {
+			protocol = found.What
+		}
+		if found.Severity == server.Failure && found.Area != "model" || found.Severity == server.Warning && (found.Area == "topic" || found.Area == "transactions" || found.Area == "group" || found.Area == "models") {
+			t.Errorf("%+v", found)
+		}
+	}
+	if !strings.HasPrefix(protocol, "transaction protocol v1 is in force: the brokers have transaction.version 2, ") || !strings.HasSuffix(protocol, "; they verify that a record's transaction is open") {
+		t.Errorf("the protocol: %q", protocol)
 	}
 }
 
