@@ -133,6 +133,7 @@ func (e *encoded) mapConstants(s *kernels.Map) {
 				flags |= 4
 			}
 		} else {
+			flags |= 8
 			entries, table = 2, int32(len(e.constants))
 			for int(entries) < len(k.X) {
 				entries *= 2
@@ -264,9 +265,9 @@ func (e *encoded) plan(p *kernels.Program, widths []int, mask int) error {
 		}
 	}
 	l.height = l.tile.Height
-	// 128 rows of a tile, the most that a block has, are counted in an int.
-	if l.height > math.MaxInt32/256 {
-		return fmt.Errorf("engine cuda: a row of the program has %d values at once; %d are the most that a GPU is given", l.height, math.MaxInt32/256)
+	// The rows of a tile, 256 at most and four words more, are counted in an int.
+	if l.height > math.MaxInt32/512 {
+		return fmt.Errorf("engine cuda: a row of the program has %d values at once; %d are the most that a GPU is given", l.height, math.MaxInt32/512)
 	}
 	l.count = len(l.steps)
 	e.steps = append(e.steps, l.steps...)

@@ -40,8 +40,8 @@ func TestShapes(t *testing.T) {
 		// The prediction takes no columns: the gemm that makes it subtracts.
 		{"30-14-7-14-30", dense(30, 14, 7, 14), "score_shared", 256, 30 + 14 + 14},
 		{"18-4-18", dense(18, 4), "score_shared", 128, 18 + 4 + 18},
-		{"one column", dense(1, 1), "score_shared", 64, 0},
-		{"300 groups", kernels.Prototypes(dense(3, 1).Steps[0].(*kernels.Map).Columns, 300, many), "score_constants", 64, 0},
+		{"one column", dense(1, 1), "score_shared", 128, 0},
+		{"300 groups", kernels.Prototypes(dense(3, 1).Steps[0].(*kernels.Map).Columns, 300, many), "score_constants", 128, 0},
 		{"300-64-300", dense(300, 64), "score_wide", 64, 0},
 		{"1030-17-1030", dense(1030, 17), "score_wide", 64, 0},
 	} {
@@ -75,11 +75,12 @@ func TestShapeKeepsWarps(t *testing.T) {
 		{51, 1944, t4, shape{kernel: "score_shared", rows: 256, constants: 1944}},
 		{51, 1944, h100, shape{kernel: "score_shared", rows: 128, constants: 1944}},
 		// Constants of 23 KB are in the way of the tiles.
-		{42, 6000, t4, shape{kernel: "score_constants", rows: 64}},
+		{42, 6000, t4, shape{kernel: "score_shared", rows: 192, constants: 6000}},
+		{81, 6000, t4, shape{kernel: "score_constants", rows: 192}},
 		{81, 6000, h100, shape{kernel: "score_shared", rows: 256, constants: 6000}},
 		// No constants at all.
-		{8, 0, t4, shape{kernel: "score_shared", rows: 64}},
-		{51, 40000, h100, shape{kernel: "score_constants", rows: 64}},
+		{8, 0, t4, shape{kernel: "score_shared", rows: 128}},
+		{51, 40000, h100, shape{kernel: "score_constants", rows: 128}},
 		// Not even the smallest tile.
 		{1000, 40000, h100, shape{kernel: "score_wide", rows: 64}},
 	} {

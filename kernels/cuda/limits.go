@@ -82,7 +82,7 @@ func (e *Engine) LaunchTime(times int, waiting bool) (took time.Duration, err er
 			return err
 		}
 		none := cu.DevicePtr(0)
-		shape := launchShape{grid: 1, block: 32, shared: wordSize * (32*rowsOfThread | 1), stream: st}
+		shape := launchShape{grid: 1, block: 32, shared: wordSize * (32 + columnPadding), stream: st}
 		began := time.Now()
 		for range times {
 			err := s.launch(fn, shape, none, int32(0), int32(1), int32(-1), none, int32(0), none, int32(0), none, int64(0), none, none, none, int32(0), int32(0), int32(0))

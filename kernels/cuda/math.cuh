@@ -50,6 +50,37 @@ INLINE float tanh_of(float x)
 	return at_least(-1.0f, at_most(1.0f, y));
 }
 
+// Four values beside each other: read and written by one instruction each.
+struct __attribute__((aligned(16))) quad {
+	float a, b, c, d;
+};
+INLINE quad quad_at(const float *p) { return *(const quad *)p; }
+
+// tanh_four has tanh_of's bits without its division, whose slow path is a call and keeps what stands around it apart: four
+// chains are then under way at once. The reciprocal of q² + n² begins as a number of the negative exponent, off by 6 % at
+// most, which one step makes 0.2 % and one of third order 2⁻²⁷; the quotient is then corrected once. That this gives the
+// quotient as IEEE rounds it holds for every float32 from 2⁻⁹⁰ on, by trial of all; below, what is left of a product could
+// be too small a number. At 9 and beyond the quotient is 1, and nowhere more.
+#define TANH_LEAST 8.077936e-28f // 2⁻⁹⁰
+INLINE float tanh_fast(float x)
+{
+	float q, n = tanh_parts(0.5f * at_most(9.0f, fabsf(x)), &q);
+	float over = (n + n) * q, under = fmaf(n, n, q * q);
+	float r = float_of((int)(0x7ef311c7u - (unsigned)bits_of(under)));
+	r = r * fmaf(-under, r, 2.001f);
+	float e = fmaf(-under, r, 1.0f);
+	r = fmaf(fmaf(e, e, e), r, r);
+	float y = over * r;
+	y = fmaf(fmaf(-under, y, over), r, y);
+	return float_of(bits_of(y) | (bits_of(x) & (int)0x80000000));
+}
+INLINE quad tanh_four(quad x)
+{
+	if (fminf(fminf(fabsf(x.a), fabsf(x.b)), fminf(fabsf(x.c), fabsf(x.d))) < TANH_LEAST)
+		return quad{tanh_of(x.a), tanh_of(x.b), tanh_of(x.c), tanh_of(x.d)};
+	return quad{tanh_fast(x.a), tanh_fast(x.b), tanh_fast(x.c), tanh_fast(x.d)};
+}
+
 INLINE float sigmoid_of(float x)
 {
 	float q, n = tanh_parts(0.25f * at_most(18.0f, magnitude(x)), &q), a = q - n;

@@ -1,5 +1,5 @@
-// A Program as kernels read it, and its evaluation by one thread for ROWS rows, one if it is not said. encode.go writes what
-// is read here.
+// A Program as kernels read it, and its evaluation: of a row by one thread, or step by step of several rows, a part of each
+// step by a thread. encode.go writes what is read here.
 #ifndef LAPWING_PROGRAM_CUH
 #define LAPWING_PROGRAM_CUH
 #include "math.cuh"
@@ -27,130 +27,161 @@ struct program_step {
 	int constants; // first constant
 };
 
-// A value stands in the tile column by column: element j of this thread's first row lies at row[(value + j)·stride], its other
-// rows `next` words further each.
+// A value stands in the tile column by column: element j of a row lies at column(value + j)[0]. A thread takes one row, or N rows
+// that stand beside each other: values<N> is what it reads and writes of a column.
 struct tile_row {
 	float *at;
-	size_t stride, next = 0;
+	size_t stride;
 	__device__ __forceinline__ float *column(int c) const { return at + (size_t)c * stride; }
-	__device__ __forceinline__ tile_row other(int r) const { return tile_row{at + (size_t)r * next, stride, next}; }
 };
-// Constants are read four at a time: one instruction for four.
-struct __attribute__((aligned(16))) quad {
-	float a, b, c, d;
+template <int N> struct __attribute__((aligned(4 * N))) values {
+	float of[N];
 };
-INLINE quad quad_at(const float *p) { return *(const quad *)p; }
+template <int N> INLINE values<N> values_at(const float *p) { return *(const values<N> *)p; }
+template <int N> INLINE void put(float *p, const values<N> &v) { *(values<N> *)p = v; }
+
+// share is what a thread does of a step that is shared out by columns: first, first + of, …
+struct share {
+	int first, of;
+};
 
 // The column of a map: 12 words. Tables of knots, bases and slopes, entries each, lie at table.
 enum { COLUMN_FLAGS, COLUMN_IMPUTE, COLUMN_LO, COLUMN_HI, COLUMN_X, COLUMN_BASE, COLUMN_SLOPE, COLUMN_BEFORE, COLUMN_ENTRIES, COLUMN_TABLE, COLUMN_WORDS = 12 };
-enum { FLAG_LOG = 1, FLAG_CLIP = 2, FLAG_BENT = 4 };
+enum { FLAG_LOG = 1, FLAG_CLIP = 2, FLAG_BENT = 4, FLAG_TABLE = 8 };
 
 // curve is the piecewise-linear function. Product and sum are rounded apart, as kernels.Curve does it.
-INLINE float curve(const float *column, const float *constants, float x)
+template <int N> INLINE void curve(int flags, const float *column, const float *constants, values<N> &x)
 {
-	int entries = bits_of(column[COLUMN_ENTRIES]);
-	if (entries == 0) {
-		float d = x - column[COLUMN_X], slope = column[COLUMN_SLOPE];
-		if ((bits_of(column[COLUMN_FLAGS]) & FLAG_BENT) && d < 0.0f)
-			slope = column[COLUMN_BEFORE];
-		return column[COLUMN_BASE] + slope * d;
+	quad line = quad_at(column + COLUMN_X); // x, base, slope, before
+	if (!(flags & FLAG_TABLE)) {
+#pragma unroll
+		for (int i = 0; i < N; i++) {
+			float d = x.of[i] - line.a, slope = line.c;
+			if ((flags & FLAG_BENT) && d < 0.0f)
+				slope = line.d;
+			x.of[i] = line.b + slope * d;
+		}
+		return;
 	}
 	// The last knot not right of x; entries that fill the table are NaN, which nothing lies right of.
+	int entries = bits_of(column[COLUMN_ENTRIES]);
 	const float *table = constants + bits_of(column[COLUMN_TABLE]);
-	int at = 0;
+	int at[N] = {};
 	for (int half = entries / 2; half > 0; half /= 2)
-		if (table[at + half] <= x)
-			at += half;
-	float d = x - table[at], slope = table[2 * entries + at];
-	if (d < 0.0f)
-		slope = column[COLUMN_BEFORE];
-	return table[entries + at] + slope * d;
-}
-
-INLINE void map_columns(const program_step &s, const float *constants, const tile_row &row)
-{
-	const float *x = row.column(s.in);
-	float *y = row.column(s.out);
-	const float *column = constants + s.constants;
-	for (int j = 0; j < s.width; j++, x += row.stride, y += row.stride, column += COLUMN_WORDS) {
-		int flags = bits_of(column[COLUMN_FLAGS]);
-		float v = *x;
-		if (s.op == OP_MAP) {
-			if (v != v)
-				v = column[COLUMN_IMPUTE];
-			if (flags & FLAG_LOG)
-				v = with_sign(log_of(1.0f + magnitude(v)), v);
-			if (flags & FLAG_CLIP)
-				v = at_most(column[COLUMN_HI], at_least(column[COLUMN_LO], v));
-			*y = curve(column, constants, v);
-		} else {
-			v = curve(column, constants, v);
-			if (flags & FLAG_LOG)
-				v = with_sign(exp_of(magnitude(v)) - 1.0f, v);
-			*y = v;
-		}
+#pragma unroll
+		for (int i = 0; i < N; i++)
+			if (table[at[i] + half] <= x.of[i])
+				at[i] += half;
+#pragma unroll
+	for (int i = 0; i < N; i++) {
+		float d = x.of[i] - table[at[i]], slope = table[2 * entries + at[i]];
+		if (d < 0.0f)
+			slope = line.d;
+		x.of[i] = table[entries + at[i]] + slope * d;
 	}
 }
 
-// A block of a gemm: N outputs of ROWS rows, all sums in registers. w holds N biases, then N weights for each input.
-template <int ROWS, int N>
-INLINE const float *gemm_block(const program_step &s, const float *w, const tile_row &row, int o)
+template <int N> INLINE void map_columns(const program_step &s, const float *constants, const tile_row &row, share p)
 {
-	float sum[ROWS][N];
+	const float *x = row.column(s.in + p.first), *column = constants + s.constants + p.first * COLUMN_WORDS;
+	float *y = row.column(s.out + p.first);
+	for (int j = p.first; j < s.width; j += p.of, x += p.of * row.stride, y += p.of * row.stride, column += p.of * COLUMN_WORDS) {
+		values<N> v = values_at<N>(x);
+		quad head = quad_at(column); // flags, impute, lo, hi
+		int flags = bits_of(head.a);
+		if (s.op == OP_MAP) {
 #pragma unroll
-	for (int q = 0; q < N; q += 4) {
+			for (int i = 0; i < N; i++)
+				if (v.of[i] != v.of[i])
+					v.of[i] = head.b;
+			if (flags & FLAG_LOG)
+#pragma unroll
+				for (int i = 0; i < N; i++)
+					v.of[i] = with_sign(log_of(1.0f + magnitude(v.of[i])), v.of[i]);
+			if (flags & FLAG_CLIP)
+#pragma unroll
+				for (int i = 0; i < N; i++)
+					v.of[i] = at_most(head.d, at_least(head.c, v.of[i]));
+		}
+		curve(flags, column, constants, v);
+		if (s.op != OP_MAP && (flags & FLAG_LOG))
+#pragma unroll
+			for (int i = 0; i < N; i++)
+				v.of[i] = with_sign(exp_of(magnitude(v.of[i])) - 1.0f, v.of[i]);
+		put(y, v);
+	}
+}
+
+// A block of a gemm: OUTS outputs of N rows, all sums in registers. w holds OUTS biases, then OUTS weights for each input.
+template <int N, int OUTS> INLINE void gemm_block(const program_step &s, const float *w, const tile_row &row, int o)
+{
+	values<N> sum[OUTS];
+#pragma unroll
+	for (int q = 0; q < OUTS; q += 4) {
 		quad b = quad_at(w + q);
 #pragma unroll
-		for (int r = 0; r < ROWS; r++)
-			sum[r][q] = b.a, sum[r][q + 1] = b.b, sum[r][q + 2] = b.c, sum[r][q + 3] = b.d;
+		for (int r = 0; r < N; r++)
+			sum[q].of[r] = b.a, sum[q + 1].of[r] = b.b, sum[q + 2].of[r] = b.c, sum[q + 3].of[r] = b.d;
 	}
-	w += N;
+	w += OUTS;
 	const float *in = row.column(s.in);
-	for (int k = 0; k < s.width; k++, in += row.stride, w += N) {
-		float x[ROWS];
+#pragma unroll 4
+	for (int k = 0; k < s.width; k++, in += row.stride, w += OUTS) {
+		values<N> x = values_at<N>(in);
 #pragma unroll
-		for (int r = 0; r < ROWS; r++)
-			x[r] = in[r * row.next];
-#pragma unroll
-		for (int q = 0; q < N; q += 4) {
+		for (int q = 0; q < OUTS; q += 4) {
 			quad u = quad_at(w + q);
 #pragma unroll
-			for (int r = 0; r < ROWS; r++) {
-				sum[r][q] = fmaf(u.a, x[r], sum[r][q]), sum[r][q + 1] = fmaf(u.b, x[r], sum[r][q + 1]);
-				sum[r][q + 2] = fmaf(u.c, x[r], sum[r][q + 2]), sum[r][q + 3] = fmaf(u.d, x[r], sum[r][q + 3]);
+			for (int r = 0; r < N; r++) {
+				sum[q].of[r] = fmaf(u.a, x.of[r], sum[q].of[r]), sum[q + 1].of[r] = fmaf(u.b, x.of[r], sum[q + 1].of[r]);
+				sum[q + 2].of[r] = fmaf(u.c, x.of[r], sum[q + 2].of[r]), sum[q + 3].of[r] = fmaf(u.d, x.of[r], sum[q + 3].of[r]);
 			}
 		}
 	}
 	float *y = row.column(s.out + o);
 	const float *from = row.column(s.in2 + o);
 #pragma unroll
-	for (int i = 0; i < N; i++)
-		if (o + i < s.outs || FAULT == 104)
+	for (int i = 0; i < OUTS; i++, y += row.stride, from += row.stride)
+		if (o + i < s.outs || FAULT == 104) {
+			if (s.keep) {
+				values<N> x = values_at<N>(from);
 #pragma unroll
-			for (int r = 0; r < ROWS; r++) {
-				size_t at = i * row.stride + r * row.next;
-				y[at] = s.keep ? from[at] - sum[r][i] : sum[r][i];
+				for (int r = 0; r < N; r++)
+					sum[i].of[r] = x.of[r] - sum[i].of[r];
 			}
-	return w;
+			put(y, sum[i]);
+		}
 }
 
-// gemm adds up each output's bias, then its inputs in order. Outputs come in blocks of eight while more than four are left, then
-// of four. Those that fill the last block are computed and dropped.
-template <int ROWS>
-INLINE void gemm(const program_step &s, const float *constants, const tile_row &row)
+INLINE void activate(int act, float *y, values<1> x) { *y = activated(act, x.of[0]); }
+INLINE void activate(int act, float *y, values<4> x)
 {
-	const float *w = constants + s.constants;
-	int o = 0;
-	for (; s.outs - o > 4; o += 8)
-		w = gemm_block<ROWS, 8>(s, w, row, o);
-	for (; o < s.outs; o += 4)
-		w = gemm_block<ROWS, 4>(s, w, row, o);
-	if (s.act == ACT_LINEAR)
+	if (act == ACT_TANH) {
+		*(quad *)y = tanh_four(quad{x.of[0], x.of[1], x.of[2], x.of[3]});
 		return;
-	for (int r = 0; r < ROWS; r++) {
-		float *y = row.other(r).column(s.out);
-		for (o = 0; o < s.outs; o++, y += row.stride)
-			*y = activated(s.act, *y);
+	}
+#pragma unroll 1
+	for (int r = 0; r < 4; r++)
+		y[r] = activated(act, y[r]);
+}
+
+// gemm adds up each output's bias, then its inputs in order. Outputs come in blocks of eight, and of four at the end where no
+// more are left. Those that fill the last block are computed and dropped.
+INLINE int gemm_blocks(const program_step &s) { return (s.outs + 7) / 8; }
+template <int N> INLINE void gemm(const program_step &s, const float *constants, const tile_row &row, share p)
+{
+	for (int o = 8 * p.first; o < s.outs; o += 8 * p.of) {
+		const float *w = constants + s.constants + (size_t)o * (s.width + 1);
+		if (s.outs - o > 4)
+			gemm_block<N, 8>(s, w, row, o);
+		else
+			gemm_block<N, 4>(s, w, row, o);
+		if (s.act == ACT_LINEAR)
+			continue;
+		float *y = row.column(s.out + o);
+#pragma unroll 1
+		for (int i = o; i < o + 8 && i < s.outs; i++, y += row.stride)
+			activate(s.act, y, values_at<N>(y));
 	}
 }
 
@@ -265,17 +296,13 @@ INLINE void split_nearest(const program_step &s, const float *constants, const t
 	}
 }
 
-// one runs a step that takes its rows one after another.
+// one runs a step for one row.
 INLINE void one(const program_step &s, const float *constants, const tile_row &row)
 {
 	size_t n = row.stride;
 	const float *x = row.column(s.in), *x2 = row.column(s.in2);
 	float *y = row.column(s.out);
 	switch (s.op) {
-	case OP_MAP:
-	case OP_UNMAP:
-		map_columns(s, constants, row);
-		break;
 	case OP_DIFF:
 		for (int j = 0; j < s.width; j++)
 			y[j * n] = x[j * n] - x2[j * n];
@@ -306,19 +333,17 @@ INLINE void one(const program_step &s, const float *constants, const tile_row &r
 	}
 }
 
-// evaluate runs count steps over this thread's rows. What lies in a row that is none is computed too, and stored nowhere.
-template <int ROWS = 1>
+// evaluate runs count steps over this thread's row.
 INLINE void evaluate(const program_step *steps, int count, const float *constants, const tile_row &row)
 {
 	for (int i = 0; i < count; i++) {
 		const program_step s = steps[i];
-		if (s.op == OP_GEMM) {
-			gemm<ROWS>(s, constants, row);
-			continue;
-		}
-#pragma unroll 1
-		for (int r = 0; r < ROWS; r++)
-			one(s, constants, row.other(r));
+		if (s.op == OP_GEMM)
+			gemm<1>(s, constants, row, share{0, 1});
+		else if (s.op == OP_MAP || s.op == OP_UNMAP)
+			map_columns<1>(s, constants, row, share{0, 1});
+		else
+			one(s, constants, row);
 	}
 }
 

@@ -36,15 +36,14 @@ type resident struct{ steps, constants buffer }
 // shape is how a plan is launched.
 type shape struct {
 	kernel    string
-	rows      int // of a tile, rowsOfThread for each thread of a block
+	rows      int // of a tile, and threads of a block
 	shared    int // bytes
 	constants int // words of them in shared memory
 	tile      int // words; in device memory where kernel is score_wide
 }
 
 const (
-	rowsOfThread = 2                  // ROWS of score.cu
-	mostTileRows = 128 * rowsOfThread // __launch_bounds__ of score.cu
+	mostTileRows = 256 // __launch_bounds__ of score.cu
 	wideTileRows = 64
 	// Constants that take more of the shared memory than this leave too little for rows.
 	mostSharedConstants = 24 << 10
@@ -54,25 +53,33 @@ const (
 	launchWork          = 1 << 33   // multiply-adds of a launch: tens of milliseconds
 )
 
+// columnPadding is what tile_stride of score.cu adds to the rows of a tile.
+const columnPadding = 4
+
 // shapeOf chooses how large a tile is, and whether constants lie beside it, by how many warps an SM then has at once: one
 // warp alone waits most of the time. An SM has about as much shared memory as a block can ask for, most, and keeps 1 KB of it
-// for each block. Constants beside the tile are worth half the warps; of equal tiles the smaller is taken, as its barriers stop
-// fewer. No result depends on it.
+// for each block; registers suffice for about mostWarps. Constants beside the tile are worth half the warps. Of equal tiles the
+// smaller is taken, as its barriers stop fewer, but not below a warp for each group of threads: two groups in one take their
+// turns. No result depends on it.
 func shapeOf(p *plan, constants, most int) shape {
-	best, worth := shape{kernel: "score_wide", rows: wideTileRows, tile: p.height * (wideTileRows | 1)}, 0
+	const warp, groups, mostWarps = 32, 4, 20
+	best, worth := shape{kernel: "score_wide", rows: wideTileRows, tile: p.height * (wideTileRows + columnPadding)}, 0
 	for _, beside := range []int{constants, 0} {
 		if beside*wordSize > mostSharedConstants {
 			continue
 		}
-		for rows := mostTileRows / 4; rows <= mostTileRows; rows *= 2 {
-			tile := p.height * (rows | 1)
+		for rows := 2 * warp; rows <= mostTileRows; rows += 2 * warp {
+			tile := p.height * (rows + columnPadding)
 			bytes := (tile + beside) * wordSize
 			if bytes > most {
 				continue
 			}
 			s := shape{kernel: "score_constants", rows: rows, shared: bytes, tile: tile, constants: beside}
-			blocks := min(max(1, most/(bytes+(1<<10))), mostTileRows*4/rows)
-			w := blocks * (rows / (32 * rowsOfThread))
+			warps := rows / warp
+			w := 4 * warps * min(max(1, most/(bytes+(1<<10))), mostWarps/warps)
+			if warps%groups != 0 {
+				w = w * 3 / 4
+			}
 			if beside > 0 || constants == 0 {
 				s.kernel, w = "score_shared", 2*w
 			}
@@ -368,7 +375,7 @@ func (s *scorer) launch(d *session, sl *slot, st cu.Stream, n, mask int) error {
 		}
 	}
 	steps := s.there.steps.ptr + cu.DevicePtr(p.first*stepWords*wordSize)
-	return d.launch(fn, launchShape{grid: grid, block: sh.rows / rowsOfThread, shared: sh.shared, stream: st},
+	return d.launch(fn, launchShape{grid: grid, block: sh.rows, shared: sh.shared, stream: st},
 		&sl.in, int32(n), int32(width), int32(p.input), steps, int32(p.count), &s.there.constants, int32(sh.constants),
 		&sl.scratch, int64(scratch), to[0], to[1], to[2], int32(p.outputs[0]), int32(p.outputs[1]), int32(p.outputs[2]))
 }

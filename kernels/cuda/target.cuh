@@ -7,6 +7,7 @@
 // build has all of them and CUDA_FAULT chooses; the suite must find each (emulator/faults). A device knows none.
 #ifdef LAPWING_CPU
 #include "emulator/cuda_cpu.h"
+#define PREFETCH(p) ((void)(p))
 #define FAULT (cpu::fault)
 #else
 #define FAULT 0
@@ -29,6 +30,9 @@ typedef unsigned long long uint64_t;
 // Keeps loads behind this line where they are. The compiler otherwise hoists weight loads, which do not change from row to
 // row, out of the row loop, and spills them: 255 registers and kilobytes of local memory in place of 100 and none.
 #define KEEP_HERE() asm volatile("" ::: "memory")
+
+// Asks for a line of device memory that will be read soon.
+#define PREFETCH(p) asm volatile("prefetch.global.L2 [%0];" ::"l"(p))
 
 // Words through which blocks wait for each other. Their order is part of the operation, so it needs no __threadfence, which
 // the thread sanitizer cannot see.
