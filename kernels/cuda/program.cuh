@@ -38,7 +38,8 @@ template <int N> struct __attribute__((aligned(4 * N))) values {
 	float of[N];
 };
 template <int N> INLINE values<N> values_at(const float *p) { return *(const values<N> *)p; }
-template <int N> INLINE void put(float *p, const values<N> &v) { *(values<N> *)p = v; }
+INLINE void put(float *p, const values<1> &v) { *p = v.of[0]; }
+INLINE void put(float *p, const values<4> &v) { *(float4 *)p = make_float4(v.of[0], v.of[1], v.of[2], v.of[3]); }
 
 // share is what a thread does of a step that is shared out by columns: first, first + of, …
 struct share {
@@ -113,7 +114,7 @@ template <int N> INLINE void map_columns(const program_step &s, const float *con
 }
 
 // A block of a gemm: OUTS outputs of N rows, all sums in registers. w holds OUTS biases, then OUTS weights for each input.
-template <int N, int OUTS> INLINE void gemm_block(const program_step &s, const float *w, const tile_row &row, int o)
+template <int N, int OUTS> INLINE void gemm_block(const program_step &s, const float *w, const tile_row &row, int o, float *y, const float *from)
 {
 	values<N> sum[OUTS];
 #pragma unroll
@@ -138,8 +139,6 @@ template <int N, int OUTS> INLINE void gemm_block(const program_step &s, const f
 			}
 		}
 	}
-	float *y = row.column(s.out + o);
-	const float *from = row.column(s.in2 + o);
 #pragma unroll
 	for (int i = 0; i < OUTS; i++, y += row.stride, from += row.stride)
 		if (o + i < s.outs || FAULT == 104) {
@@ -170,15 +169,17 @@ INLINE void activate(int act, float *y, values<4> x)
 INLINE int gemm_blocks(const program_step &s) { return (s.outs + 7) / 8; }
 template <int N> INLINE void gemm(const program_step &s, const float *constants, const tile_row &row, share p)
 {
-	for (int o = 8 * p.first; o < s.outs; o += 8 * p.of) {
+	float *to = row.column(s.out + 8 * p.first);
+	const float *from = row.column(s.in2 + 8 * p.first);
+	for (int o = 8 * p.first; o < s.outs; o += 8 * p.of, to += 8 * p.of * row.stride, from += 8 * p.of * row.stride) {
 		const float *w = constants + s.constants + (size_t)o * (s.width + 1);
 		if (s.outs - o > 4)
-			gemm_block<N, 8>(s, w, row, o);
+			gemm_block<N, 8>(s, w, row, o, to, from);
 		else
-			gemm_block<N, 4>(s, w, row, o);
+			gemm_block<N, 4>(s, w, row, o, to, from);
 		if (s.act == ACT_LINEAR)
 			continue;
-		float *y = row.column(s.out + o);
+		float *y = to;
 #pragma unroll 1
 		for (int i = o; i < o + 8 && i < s.outs; i++, y += row.stride)
 			activate(s.act, y, values_at<N>(y));

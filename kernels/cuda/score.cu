@@ -7,7 +7,7 @@
 // three more, and a weight then used for four rows. The rest is a thread a row.
 #include "program.cuh"
 
-constexpr int TOGETHER = 4;
+constexpr int TOGETHER = 4, LANES = 32;
 
 // An output: where it goes, and where it stands in the tile. to is null where it is not asked for.
 struct outputs {
@@ -23,34 +23,55 @@ struct walk {
 INLINE walk walk_over(int width)
 {
 	int columns = 1;
-	while (columns < width && columns < 32)
+	while (columns < width && columns < LANES)
 		columns *= 2;
 	int t = (int)threadIdx.x;
 	return walk{t / columns * TOGETHER, t % columns, (int)blockDim.x / columns * TOGETHER, columns};
 }
 
-// load asks for sixteen words before it puts the first down: the way to memory is long. Neighbouring threads read neighbouring
-// words.
-template <bool WHOLE> INLINE void load(float *tile, size_t stride, int at, const float *rows, int have, int width)
+// load asks for eight words before it puts the first down.
+INLINE void load(float *tile, size_t stride, int at, const float *rows, int have, int width)
 {
-	constexpr int AHEAD = 4;
+	constexpr int AHEAD = 2;
 	walk w = walk_over(width);
 	for (int c = w.column; c < width; c += w.columns)
 		for (int r = w.row; r < have; r += AHEAD * w.rows) {
 			values<TOGETHER> v[AHEAD];
 #pragma unroll
-			for (int k = 0; k < AHEAD; k++) {
-				int first = r + k * w.rows;
-				const float *from = rows + ((size_t)first * width + c);
+			for (int k = 0; k < AHEAD; k++)
 #pragma unroll
-				for (int i = 0; i < TOGETHER; i++, from += width)
-					v[k].of[i] = (WHOLE ? first : first + i) < have ? *from : 0.0f;
-			}
+				for (int i = 0; i < TOGETHER; i++) {
+					int row = r + k * w.rows + i;
+					v[k].of[i] = row < have ? rows[(size_t)row * width + c] : 0.0f;
+				}
 #pragma unroll
 			for (int k = 0; k < AHEAD; k++)
 				if (r + k * w.rows < have)
 					put(tile + (size_t)(at + c) * stride + (r + k * w.rows), v[k]);
 		}
+}
+
+// load_whole is load of a tile that lacks no row, with 32 threads beside each other: a thread's rows of a column are then as many
+// for every height, all are asked for before the first is put down, as the way to memory is long, and none is looked at twice.
+INLINE void load_whole(float *tile, size_t stride, int at, const float *rows, int width)
+{
+	constexpr int AHEAD = LANES / TOGETHER;
+	int first = (int)threadIdx.x / LANES * TOGETHER, next = (int)blockDim.x / LANES * TOGETHER;
+	size_t one = width, two = 2 * one, three = 3 * one, step = one * next;
+	int c = (int)threadIdx.x % LANES;
+	const float *column = rows + ((size_t)first * width + c);
+	float *there = tile + ((size_t)(at + c) * stride + first);
+	for (; c < width; c += LANES, column += LANES, there += LANES * stride) {
+		const float *from = column;
+		float *to = there;
+		values<TOGETHER> v[AHEAD];
+#pragma unroll
+		for (int k = 0; k < AHEAD; k++, from += step)
+			v[k] = values<TOGETHER>{{from[0], from[one], from[two], from[three]}};
+#pragma unroll
+		for (int k = 0; k < AHEAD; k++, to += next)
+			put(to, v[k]);
+	}
 }
 
 INLINE void store(const float *tile, size_t stride, int at, float *rows, int have, int width)
@@ -120,10 +141,10 @@ INLINE void score_tiles(const float *rows, int n, int width, int input_at, const
 	for (long long first = (long long)blockIdx.x * height; first < n; first += all) {
 		int have = n - first < height ? (int)(n - first) : height;
 		if (input_at >= 0) {
-			if (have == height || FAULT == 103)
-				load<true>(tile, stride, input_at, rows + first * width, height, width);
+			if (have == height && width > LANES / 2)
+				load_whole(tile, stride, input_at, rows + first * width, width);
 			else
-				load<false>(tile, stride, input_at, rows + first * width, have, width);
+				load(tile, stride, input_at, rows + first * width, FAULT == 103 ? height : have, width);
 			if (first + all < n)
 				ahead(rows + (first + all) * width, n - first - all, width);
 		}
