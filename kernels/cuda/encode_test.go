@@ -3,9 +3,12 @@
 package cuda
 
 import (
+	"errors"
+	"math"
 	"testing"
 
 	"github.com/lapwing-stream/lapwing/kernels"
+	"github.com/lapwing-stream/lapwing/kernels/cpu"
 )
 
 func dense(width int, layers ...int) *kernels.Program {
@@ -61,6 +64,36 @@ func TestShapes(t *testing.T) {
 				sameScores(t, s, tt.p, n)
 			}
 		})
+	}
+}
+
+// TestTanhOfEveryMagnitude: what takes the place of a division gives its bits, from the smallest numbers to the largest.
+func TestTanhOfEveryMagnitude(t *testing.T) {
+	inf := float32(math.Inf(1))
+	p := kernels.Autoencoder([]kernels.Column{{Lo: -inf, Hi: inf, X: []float32{0}, Y: []float32{0}, Before: 1, After: 1}}, []int{1}, []kernels.Activation{kernels.Tanh})
+	for _, s := range p.Steps {
+		if g, ok := s.(*kernels.Gemm); ok {
+			g.W[0], g.B[0] = 1, 0 // the reconstruction is tanh of the row
+		}
+	}
+	s := newScorer(t, newEngine(t, open(t, Options{}), EngineOptions{From: 1}), p)
+	beside, err := cpu.New().Scorer(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const step = 8209
+	rows := make([]float32, 1<<32/step)
+	for i := range rows {
+		rows[i] = math.Float32frombits(uint32(i * step))
+	}
+	got, want := unwritten(len(rows)), make([]float32, len(rows))
+	if err := errors.Join(s.Score(rows, kernels.Output{Reconstruction: got}), beside.Score(rows, kernels.Output{Reconstruction: want})); err != nil {
+		t.Fatal(err)
+	}
+	for i, x := range rows {
+		if x == x && math.Float32bits(got[i]) != math.Float32bits(want[i]) {
+			t.Fatalf("tanh of %v is %v, want %v", x, got[i], want[i])
+		}
 	}
 }
 

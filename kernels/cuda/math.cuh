@@ -76,7 +76,7 @@ INLINE float tanh_fast(float x)
 }
 INLINE quad tanh_four(quad x)
 {
-	if (fminf(fminf(fabsf(x.a), fabsf(x.b)), fminf(fabsf(x.c), fabsf(x.d))) < TANH_LEAST)
+	if (fminf(fminf(fabsf(x.a), fabsf(x.b)), fminf(fabsf(x.c), fabsf(x.d))) < (FAULT == 108 ? 0.0f : TANH_LEAST))
 		return quad{tanh_of(x.a), tanh_of(x.b), tanh_of(x.c), tanh_of(x.d)};
 	return quad{tanh_fast(x.a), tanh_fast(x.b), tanh_fast(x.c), tanh_fast(x.d)};
 }

@@ -18,7 +18,7 @@ enum {
 };
 
 // in, in2 and out count columns from the tile's beginning.
-struct program_step {
+struct __attribute__((aligned(16))) program_step {
 	int op, act;
 	int in, in2, out;
 	int width, outs;
@@ -51,9 +51,8 @@ enum { COLUMN_FLAGS, COLUMN_IMPUTE, COLUMN_LO, COLUMN_HI, COLUMN_X, COLUMN_BASE,
 enum { FLAG_LOG = 1, FLAG_CLIP = 2, FLAG_BENT = 4, FLAG_TABLE = 8 };
 
 // curve is the piecewise-linear function. Product and sum are rounded apart, as kernels.Curve does it.
-template <int N> INLINE void curve(int flags, const float *column, const float *constants, values<N> &x)
+template <int N> INLINE void curve(int flags, quad line, const float *column, const float *constants, values<N> &x)
 {
-	quad line = quad_at(column + COLUMN_X); // x, base, slope, before
 	if (!(flags & FLAG_TABLE)) {
 #pragma unroll
 		for (int i = 0; i < N; i++) {
@@ -88,8 +87,17 @@ template <int N> INLINE void map_columns(const program_step &s, const float *con
 	float *y = row.column(s.out + p.first);
 	for (int j = p.first; j < s.width; j += p.of, x += p.of * row.stride, y += p.of * row.stride, column += p.of * COLUMN_WORDS) {
 		values<N> v = values_at<N>(x);
-		quad head = quad_at(column); // flags, impute, lo, hi
+		quad head = quad_at(column), line = quad_at(column + COLUMN_X); // flags, impute, lo, hi; x, base, slope, before
 		int flags = bits_of(head.a);
+		if (s.op == OP_MAP && flags == 0) { // as below, for the many that have nothing to ask
+#pragma unroll
+			for (int i = 0; i < N; i++) {
+				float d = (v.of[i] != v.of[i] ? head.b : v.of[i]) - line.a;
+				v.of[i] = line.b + line.c * d;
+			}
+			put(y, v);
+			continue;
+		}
 		if (s.op == OP_MAP) {
 #pragma unroll
 			for (int i = 0; i < N; i++)
@@ -104,7 +112,7 @@ template <int N> INLINE void map_columns(const program_step &s, const float *con
 				for (int i = 0; i < N; i++)
 					v.of[i] = at_most(head.d, at_least(head.c, v.of[i]));
 		}
-		curve(flags, column, constants, v);
+		curve(flags, line, column, constants, v);
 		if (s.op != OP_MAP && (flags & FLAG_LOG))
 #pragma unroll
 			for (int i = 0; i < N; i++)
@@ -117,21 +125,24 @@ template <int N> INLINE void map_columns(const program_step &s, const float *con
 template <int N, int OUTS> INLINE void gemm_block(const program_step &s, const float *w, const tile_row &row, int o, float *y, const float *from)
 {
 	values<N> sum[OUTS];
+	const float *in = row.column(s.in);
+	values<N> x = values_at<N>(in);
 #pragma unroll
 	for (int q = 0; q < OUTS; q += 4) {
-		quad b = quad_at(w + q);
+		quad b = quad_at(w + q), u = quad_at(w + OUTS + q);
 #pragma unroll
-		for (int r = 0; r < N; r++)
-			sum[q].of[r] = b.a, sum[q + 1].of[r] = b.b, sum[q + 2].of[r] = b.c, sum[q + 3].of[r] = b.d;
+		for (int r = 0; r < N; r++) {
+			sum[q].of[r] = fmaf(u.a, x.of[r], b.a), sum[q + 1].of[r] = fmaf(u.b, x.of[r], b.b);
+			sum[q + 2].of[r] = fmaf(u.c, x.of[r], b.c), sum[q + 3].of[r] = fmaf(u.d, x.of[r], b.d);
+		}
 	}
-	w += OUTS;
-	const float *in = row.column(s.in);
 #pragma unroll 4
-	for (int k = 0; k < s.width; k++, in += row.stride, w += OUTS) {
-		values<N> x = values_at<N>(in);
+	for (int k = 1; k < s.width; k++) {
+		in += row.stride, w += OUTS;
+		x = values_at<N>(in);
 #pragma unroll
 		for (int q = 0; q < OUTS; q += 4) {
-			quad u = quad_at(w + q);
+			quad u = quad_at(w + OUTS + q);
 #pragma unroll
 			for (int r = 0; r < N; r++) {
 				sum[q].of[r] = fmaf(u.a, x.of[r], sum[q].of[r]), sum[q + 1].of[r] = fmaf(u.b, x.of[r], sum[q + 1].of[r]);
@@ -143,7 +154,7 @@ template <int N, int OUTS> INLINE void gemm_block(const program_step &s, const f
 	for (int i = 0; i < OUTS; i++, y += row.stride, from += row.stride)
 		if (o + i < s.outs || FAULT == 104) {
 			if (s.keep) {
-				values<N> x = values_at<N>(from);
+				x = values_at<N>(from);
 #pragma unroll
 				for (int r = 0; r < N; r++)
 					sum[i].of[r] = x.of[r] - sum[i].of[r];
