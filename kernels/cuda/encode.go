@@ -153,13 +153,13 @@ func (e *encoded) mapConstants(s *kernels.Map) {
 
 func asFloat(i int32) float32 { return math.Float32frombits(uint32(i)) }
 
-// gemmConstants: outputs in blocks of eight while more than four are left, then of four; a block's biases, then its
-// weights input by input.
+// gemmConstants: outputs in blocks of eight while more than four are left, then of four, and of four only where there are up to
+// eight; a block's biases, then its weights input by input. gemm_block_outs of program.cuh is the same rule.
 func (e *encoded) gemmConstants(s *kernels.Gemm) {
 	in := len(s.W) / s.Out
 	for o := 0; o < s.Out; {
 		n := 4
-		if s.Out-o > 4 {
+		if s.Out > 8 && s.Out-o > 4 {
 			n = 8
 		}
 		for i := o; i < o+n; i++ {

@@ -64,7 +64,14 @@ INLINE quad quad_at(const float *p) { return *(const quad *)p; }
 #define TANH_LEAST 8.077936e-28f // 2⁻⁹⁰
 INLINE float tanh_fast(float x)
 {
-	float q, n = tanh_parts(0.5f * at_most(9.0f, fabsf(x)), &q);
+	// tanh_parts of x/2, whose halves and quarters are in its constants: exact.
+	float z = at_most(9.0f, fabsf(x)), u = z * z;
+	float p = fmaf((float)(TANH_SCALE * 1.8190758665398445e-3) / 32, u, (float)(TANH_SCALE * 1.189875380824133e-1) / 8);
+	float q = fmaf((float)(TANH_SCALE * 7.79401412665484e-5) / 64, u, (float)(TANH_SCALE * 1.926009247016434e-2) / 16);
+	p = fmaf(p, u, (float)TANH_SCALE / 2);
+	q = fmaf(q, u, (float)(TANH_SCALE * 4.523206345200253e-1) / 4);
+	q = fmaf(q, u, (float)TANH_SCALE);
+	float n = z * p;
 	float over = (n + n) * q, under = fmaf(n, n, q * q);
 	float r = float_of((int)(0x7ef311c7u - (unsigned)bits_of(under)));
 	r = r * fmaf(-under, r, 2.001f);

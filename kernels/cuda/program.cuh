@@ -176,25 +176,32 @@ INLINE void activate(int act, float *y, values<4> x)
 }
 
 // gemm adds up each output's bias, then its inputs in order. Outputs come in blocks of eight, and of four at the end where no
-// more are left. Those that fill the last block are computed and dropped.
-INLINE int gemm_blocks(const program_step &s) { return (s.outs + 7) / 8; }
+// more are left; of four, too, where there are up to eight, or a layer that narrow were one thread's in four. Those that fill the
+// last block are computed and dropped. What follows the sums is left to activations: there are more columns to share out than
+// blocks.
+INLINE int gemm_block_outs(const program_step &s) { return s.outs <= 8 ? 4 : 8; }
+INLINE int gemm_blocks(const program_step &s) { return (s.outs + gemm_block_outs(s) - 1) / gemm_block_outs(s); }
 template <int N> INLINE void gemm(const program_step &s, const float *constants, const tile_row &row, share p)
 {
-	float *to = row.column(s.out + 8 * p.first);
-	const float *from = row.column(s.in2 + 8 * p.first);
-	for (int o = 8 * p.first; o < s.outs; o += 8 * p.of, to += 8 * p.of * row.stride, from += 8 * p.of * row.stride) {
+	int block = gemm_block_outs(s), first = block * p.first, next = block * p.of;
+	float *to = row.column(s.out + first);
+	const float *from = row.column(s.in2 + first);
+	for (int o = first; o < s.outs; o += next, to += next * row.stride, from += next * row.stride) {
 		const float *w = constants + s.constants + (size_t)o * (s.width + 1);
-		if (s.outs - o > 4)
+		if (block == 8 && s.outs - o > 4)
 			gemm_block<N, 8>(s, w, row, o, to, from);
 		else
 			gemm_block<N, 4>(s, w, row, o, to, from);
-		if (s.act == ACT_LINEAR)
-			continue;
-		float *y = to;
-#pragma unroll 1
-		for (int i = o; i < o + 8 && i < s.outs; i++, y += row.stride)
-			activate(s.act, y, values_at<N>(y));
 	}
+}
+
+// activations is the rest of a gemm that has one, shared out by columns.
+template <int N> INLINE void activations(const program_step &s, const tile_row &row, share p)
+{
+	float *y = row.column(s.out + p.first);
+#pragma unroll 1
+	for (int i = p.first; i < s.outs; i += p.of, y += p.of * row.stride)
+		activate(s.act, y, values_at<N>(y));
 }
 
 // norm adds squares in four parts by column.
@@ -350,12 +357,15 @@ INLINE void evaluate(const program_step *steps, int count, const float *constant
 {
 	for (int i = 0; i < count; i++) {
 		const program_step s = steps[i];
-		if (s.op == OP_GEMM)
+		if (s.op == OP_GEMM) {
 			gemm<1>(s, constants, row, share{0, 1});
-		else if (s.op == OP_MAP || s.op == OP_UNMAP)
+			if (s.act != ACT_LINEAR)
+				activations<1>(s, row, share{0, 1});
+		} else if (s.op == OP_MAP || s.op == OP_UNMAP) {
 			map_columns<1>(s, constants, row, share{0, 1});
-		else
+		} else {
 			one(s, constants, row);
+		}
 	}
 }
 

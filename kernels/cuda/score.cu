@@ -122,6 +122,12 @@ INLINE void steps_of_tile(const program_step *steps, int count, const float *con
 			if (some)
 				gemm<TOGETHER>(s, constants, rows, share{turn & 3, 4});
 			turn -= gemm_blocks(s);
+			if (s.act != ACT_LINEAR) {
+				if (FAULT != 107)
+					__syncthreads();
+				if (some)
+					activations<TOGETHER>(s, rows, share{group, 4});
+			}
 		} else if (s.op == OP_MAP || s.op == OP_UNMAP) {
 			if (some)
 				map_columns<TOGETHER>(s, constants, rows, share{group, 4});
