@@ -226,7 +226,9 @@ func (m *machine) run(during func(training int, script *os.Process), args ...str
 			waiting = false
 		case <-look.C:
 			training := m.processes(cmd.Process.Pid)
-			if training != 0 && during != nil {
+			// Once it has said something it minds signals; before, on a busy machine, one would end it without a word.
+			said, err := os.Stat(filepath.Join(runtime, "stderr"))
+			if training != 0 && during != nil && err == nil && said.Size() > 0 {
 				during(training, cmd.Process)
 				during = nil
 			}
