@@ -114,6 +114,7 @@ kafka-test: build ## end-to-end tests and the suite of stream against one real A
 	@bench/kafka/with-kafka $(GO) test -tags e2e -count=1 -timeout 10m ./stream
 	@bench/kafka/with-kafka $(GO) test -tags e2e -count=1 -timeout 10m -run RealKafka ./cmd/lapwing
 	@$(GO) test -tags e2e -count=1 -timeout 10m ./bench/kafka
+	@$(GO) test -tags e2e -count=1 -timeout 10m -run SecureKafka ./cmd/lapwing
 
 soak: build ## train on 50 million records of real Kafka within 1 GiB: about 20 GB of disk and an hour (needs java, mvn)
 	@bench/kafka/with-kafka $(GO) test -tags e2e -count=1 -v -timeout 4h -run SoakTraining ./cmd/lapwing

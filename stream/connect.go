@@ -168,6 +168,10 @@ func (c *Client) diagnose(ctx context.Context, r reached, final bool) error {
 		mech = "GSSAPI"
 	}
 	if strings.HasPrefix(proto, "sasl") {
+		if l := find("failed to acquire sasl oauthbearer token", "failed to retrieve oidc token"); l != "" {
+			return &Error{What: "no token could be had: " + tail(l), Where: "token endpoint " + p["sasl.oauthbearer.token.endpoint.url"],
+				Next: "check sasl.oauthbearer.client.id, sasl.oauthbearer.client.secret and the address of the endpoint", Err: errors.New(tail(l))}
+		}
 		if l := find("sasl authentication error", "sasl authentication failed", "authentication failed"); l != "" {
 			return &Error{What: fmt.Sprintf("authentication failed for user %q by mechanism %s", user, mech), Where: r.addr,
 				Next: "check sasl.username, sasl.password and sasl.mechanisms", Err: errors.New(tail(l))}
@@ -179,8 +183,10 @@ func (c *Client) diagnose(ctx context.Context, r reached, final bool) error {
 	}
 	if strings.HasSuffix(proto, "ssl") {
 		if l := find("certificate verify failed", "broker certificate could not be verified"); l != "" {
-			return &Error{What: "the broker's certificate is not trusted", Where: r.addr + ": " + tail(l),
-				Next: "set ssl.ca.location to the authority that signed it; connect by a name that the certificate lists", Err: errors.New(tail(l))}
+			return c.untrusted(ctx, r, tail(l))
+		}
+		if l := find(refusesUs...); l != "" {
+			return c.clientCertificate(r, tail(l))
 		}
 		if l := find("wrong version number", "plaintext broker listener", "ssl handshake failed"); l != "" {
 			return &Error{What: "the TLS handshake failed: this listener does not speak TLS", Where: r.addr,

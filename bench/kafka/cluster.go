@@ -24,12 +24,22 @@ type Options struct {
 	Brokers int           // each is a controller too, count; default 1
 	Heap    int           // of each, MiB; default 512
 	Within  time.Duration // time from nothing to a record that is acknowledged; default 90s
+
+	Listeners []Listener // of each broker beside PLAINTEXT, which is its own way to the others; default none
+	Server    []string   // further lines of each broker's server.properties; default none
+}
+
+// Listener is where a broker takes connections by one protocol.
+type Listener struct {
+	Name     string // upper case, as in server.properties
+	Protocol string // PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL
 }
 
 // Cluster is a running Apache Kafka. Its data is in a temporary folder, which goes with it.
 type Cluster struct {
 	nodes []*process.Process
 	addrs []string
+	more  map[string][]string // of each further listener
 	data  string
 }
 
@@ -62,6 +72,9 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 // Addr is the address for bootstrap.servers.
 func (c *Cluster) Addr() string { return strings.Join(c.addrs, ",") }
 
+// Listener is the address of a further listener for bootstrap.servers.
+func (c *Cluster) Listener(name string) string { return strings.Join(c.more[name], ",") }
+
 // Node is the process of one broker, from 0.
 func (c *Cluster) Node(i int) *process.Process { return c.nodes[i] }
 
@@ -77,16 +90,17 @@ func (c *Cluster) Close() error {
 func (c *Cluster) start(ctx context.Context, o Options) error {
 	ctx, cancel := context.WithTimeout(ctx, o.Within)
 	defer cancel()
-	ports, err := freePorts(2 * o.Brokers)
+	each := 2 + len(o.Listeners)
+	ports, err := freePorts(each * o.Brokers)
 	if err != nil {
 		return err
 	}
 	var quorum, voters []string
 	for i := range o.Brokers {
-		controller := fmt.Sprintf("127.0.0.1:%d", ports[2*i+1])
+		controller := fmt.Sprintf("127.0.0.1:%d", ports[each*i+1])
 		quorum = append(quorum, controller)
 		voters = append(voters, fmt.Sprintf("%d@%s:%s", i+1, controller, uuid()))
-		c.addrs = append(c.addrs, fmt.Sprintf("127.0.0.1:%d", ports[2*i]))
+		c.addrs = append(c.addrs, fmt.Sprintf("127.0.0.1:%d", ports[each*i]))
 	}
 	template, err := sources.ReadFile("server.properties")
 	if err != nil {
@@ -101,9 +115,10 @@ func (c *Cluster) start(ctx context.Context, o Options) error {
 	for i := range o.Brokers {
 		text := strings.NewReplacer(
 			"@ID@", strconv.Itoa(i+1), "@QUORUM@", strings.Join(quorum, ","), "@DATA@", filepath.Join(c.data, strconv.Itoa(i+1)),
-			"@PORT@", strconv.Itoa(ports[2*i]), "@CONTROLLER@", strconv.Itoa(ports[2*i+1]),
+			"@PORT@", strconv.Itoa(ports[each*i]), "@CONTROLLER@", strconv.Itoa(ports[each*i+1]),
 			"@REPLICAS@", strconv.Itoa(min(3, o.Brokers)), "@INSYNC@", strconv.Itoa(max(1, min(3, o.Brokers)-1)),
 		).Replace(string(template))
+		text += c.listen(o.Listeners, text, ports[each*i+2:]) + strings.Join(o.Server, "\n") + "\n"
 		file := filepath.Join(c.data, fmt.Sprintf("%d.properties", i+1))
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			return err
@@ -130,6 +145,31 @@ func (c *Cluster) start(ctx context.Context, o Options) error {
 		c.nodes = append(c.nodes, n)
 	}
 	return c.answers(ctx, o.Brokers)
+}
+
+// listen gives the lines that add listeners to a node's properties: of a property that is given twice, the last holds.
+func (c *Cluster) listen(listeners []Listener, properties string, ports []int) string {
+	if len(listeners) == 0 {
+		return ""
+	}
+	var more, protocols strings.Builder
+	for i, l := range listeners {
+		addr := fmt.Sprintf("127.0.0.1:%d", ports[i])
+		fmt.Fprintf(&more, ",%s://%s", l.Name, addr)
+		fmt.Fprintf(&protocols, ",%s:%s", l.Name, l.Protocol)
+		if c.more == nil {
+			c.more = map[string][]string{}
+		}
+		c.more[l.Name] = append(c.more[l.Name], addr)
+	}
+	added := map[string]string{"listeners": more.String(), "advertised.listeners": more.String(), "listener.security.protocol.map": protocols.String()}
+	var out strings.Builder
+	for line := range strings.Lines(properties) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok && added[name] != "" {
+			fmt.Fprintf(&out, "%s=%s%s\n", name, value, added[name])
+		}
+	}
+	return out.String()
 }
 
 // answers returns when a record in a topic that is spread over all brokers has been acknowledged, and its topic is gone.
