@@ -49,6 +49,8 @@ static __device__ __forceinline__ unsigned load_acquire(const unsigned *p) {
 static __device__ __forceinline__ void store_release(unsigned *p, unsigned v) {
     asm volatile("st.release.gpu.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");
 }
+// A line of device memory that will be read: on its way to the second-level cache.
+static __device__ __forceinline__ void prefetch(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 #endif
 
 // A barrier of all blocks of a cooperative launch, on a word that only grows and starts at zero; target is gridDim.x times the

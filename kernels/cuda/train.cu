@@ -5,9 +5,10 @@
 // batch in eight chains and those in pairs. So the same bytes come out of any grid on any device, without atomics.
 //
 // A block holds a lot of groups as a tile: a value's units (its columns) stand one after another, each with the group's 32
-// rows side by side, STRIDE words apart. A warp computes eight outputs of a product for 32 rows, a row a lane; a thread
-// four by four weights of a gradient over 32 rows. What no step of the optimizer changes, the maps above all, train_prepare
-// computes once.
+// rows side by side, STRIDE words apart. Shared memory gives a word a lane where the processor could do four products, so
+// every word is used several times: a warp computes eight outputs (or four) of a product for a leaf, four rows a lane; a
+// thread eight by four weights of a gradient (or fewer) over 32 rows. What no step of the optimizer changes, the maps above
+// all, train_prepare computes once.
 //
 // Blocks leave the gradient of each leaf in a slot. Behind a barrier each adds up the slots of its share of the parameters
 // and steps them; behind a second one all take the new weights.
@@ -76,13 +77,70 @@ struct train_model {
 	float delta;
 };
 
+// An operation as a block works on it: with the cut of its weights' gradients.
+struct train_work {
+	train_op o;
+	int shape;        // weights of a thread: 0 = 8×4, 1 = 4×4, 2 = 2×2
+	int down, across; // threads for all weights
+	int cells;        // down·across
+	unsigned inverse; // of across, for __umulhi; 0: divide
+};
+
+// What stands in shared memory before the layout, in words: a loss, the model, two steps, and behind these the operations.
+enum { STEP = 8, HEADER = 4 + sizeof(train_model) / 4 + 2 * STEP, WORK = sizeof(train_work) / 4 };
+static_assert(sizeof(train_step) <= 4 * STEP && HEADER % 4 == 0 && WORK % 4 == 0, "quads need their alignment");
+
 // A lot in the tile.
 struct train_lot {
 	float *tile;
 	int words, active; // of a group; groups
 	int warp, warps, lane;
-	__device__ __forceinline__ float *unit(int group, int u) const { return tile + (size_t)group * words + (size_t)u * STRIDE; }
+	bool whole; // leaves: a warp takes four groups at a time, four rows a lane; otherwise two and two
+	__device__ __forceinline__ float *unit(int group, int u) const { return tile + group * words + u * STRIDE; }
+	// Unit 0 of this lane's rows among R groups.
+	template <int R> __device__ __forceinline__ float *origin(int bundle) const { return tile + (bundle * R + lane * R / GROUP) * words + lane * R % GROUP; }
+	template <int R> __device__ __forceinline__ int bundles() const { return (active + R - 1) / R; } // at most 2
 };
+
+// R rows of a unit.
+template <int R> struct alignas(4 * R) some_rows {
+	float r[R];
+};
+template <int R> INLINE some_rows<R> rows_at(const float *p) { return *(const some_rows<R> *)p; }
+template <int R> INLINE void put_rows(float *p, const some_rows<R> &v) { *(some_rows<R> *)p = v; }
+
+// each_unit calls f for every unit and bundle of R groups, a warp each.
+template <int R, class F> INLINE void each_unit(const train_lot &l, int width, F f)
+{
+	for (int i = l.warp; i < l.bundles<R>() * width; i += l.warps) {
+		int bundle = i >= width ? 1 : 0;
+		f(l.origin<R>(bundle), i - bundle * width);
+	}
+}
+
+// quotient is n/d by multiplications: without the branch of the division, behind which the compiler moves nothing, so that
+// several values are under way at a time. It is correctly rounded where 2^-98 < |n|, which a test over all arguments of
+// tanh shows, and the same bits everywhere.
+INLINE float quotient(float n, float d)
+{
+	float r = float_of(0x7ef311c7 - bits_of(d)); // 1/d within an eighth
+	float e = fmaf(-d, r, 1.0f);
+	r = fmaf(fmaf(e, e, e), r, r);
+	e = fmaf(-d, r, 1.0f);
+	r = fmaf(fmaf(e, e, e), r, r);
+	float q = n * r;
+	return fmaf(fmaf(-d, q, n), r, q);
+}
+
+// quick_tanh is tanh_of without its branch, and without its last bounds, which no argument meets.
+INLINE float quick_tanh(float x)
+{
+	float q, n = tanh_parts(0.5f * at_least(-9.0f, at_most(9.0f, x)), &q);
+	return quotient((n + n) * q, fmaf(n, n, q * q));
+}
+
+// quick tells which activations tiles apply themselves; others take a walk of their own over the units.
+INLINE bool quick(int act) { return act < 0 || act == ACT_LINEAR || act == ACT_RELU || act == ACT_TANH; }
 
 // slope_at is the derivative of an activation where its result is y; gelu's was kept.
 INLINE float slope_at(int act, float y, const float *kept)
@@ -104,111 +162,193 @@ INLINE float slope_at(int act, float y, const float *kept)
 	return 1.0f;
 }
 
-// take brings rows into the tile, eight words of four rows at a time: whole sectors of memory, and every bank once.
+// take brings rows into the tile, eight words of four rows at a time: whole sectors of memory, and every bank once. Rows from
+// n on are 0, up to the last group of a bundle.
 INLINE void take(const train_model &m, const train_step &s, const train_lot &l, int first)
 {
 	int blocks = (m.loaded + 7) / 8, word = l.lane & 7, some = l.lane >> 3;
-	for (int i = l.warp; i < l.active * blocks; i += l.warps) {
-		int group = i / blocks, u = i % blocks * 8 + word;
+	int shift = !l.whole ? 1 : l.active > LEAF ? 3 : 2, loaded = m.loaded, pitch = m.pitch, n = s.n; // groups are counted by two, four or eight
+	const int *order = m.order + s.first;
+	const float *rows = m.rows;
+	for (int i = l.warp; i < blocks << shift; i += l.warps) {
+		int group = i & ((1 << shift) - 1), u = (i >> shift) * 8 + word;
 		float *to = l.unit(group, u), v[GROUP / 4];
 		int number[GROUP / 4], row = (first + group) * GROUP + some;
 		// All loads stand before the first store: the compiler must take the tile for a part of the rows, and would wait for each.
 #pragma unroll
 		for (int r = 0; r < GROUP / 4; r++)
-			number[r] = row + 4 * r < s.n ? m.order[s.first + row + 4 * r] : -1;
+			number[r] = row + 4 * r < n ? order[row + 4 * r] : -1;
 #pragma unroll
 		for (int r = 0; r < GROUP / 4; r++)
-			v[r] = u < m.loaded && number[r] >= 0 ? m.rows[(size_t)number[r] * m.pitch + u] : 0.0f;
+			v[r] = u < loaded && number[r] >= 0 ? rows[(size_t)number[r] * pitch + u] : 0.0f;
+		if (u < loaded)
 #pragma unroll
-		for (int r = 0; r < GROUP / 4; r++)
-			if (u < m.loaded)
+			for (int r = 0; r < GROUP / 4; r++)
 				to[some + 4 * r] = v[r];
 	}
 }
 
-// product adds to a[] the sum over depth of x and T neighbouring words of w.
-template <int T> INLINE void product(float (&a)[T], const float *w, int pitch, const float *x, int depth)
+// product adds to a[] the sum over depth of R rows of x and T neighbouring words of w.
+template <int T, int R> INLINE void product(float (&a)[T][R], const float *w, int pitch, const float *x, int depth)
 {
+#pragma unroll 2
 	for (int k = 0; k < depth; k++, w += pitch, x += STRIDE) {
-		float e = *x;
+		some_rows<R> e = rows_at<R>(x);
 #pragma unroll
 		for (int t = 0; t < T; t += 4) {
 			quad q = quad_at(w + t);
-			a[t] = fmaf(q.a, e, a[t]), a[t + 1] = fmaf(q.b, e, a[t + 1]);
-			a[t + 2] = fmaf(q.c, e, a[t + 2]), a[t + 3] = fmaf(q.d, e, a[t + 3]);
+#pragma unroll
+			for (int r = 0; r < R; r++) {
+				a[t][r] = fmaf(q.a, e.r[r], a[t][r]), a[t + 1][r] = fmaf(q.b, e.r[r], a[t + 1][r]);
+				a[t + 2][r] = fmaf(q.c, e.r[r], a[t + 2][r]), a[t + 3][r] = fmaf(q.d, e.r[r], a[t + 3][r]);
+			}
 		}
 	}
 }
 
-template <int T> INLINE void forward_tile(const train_op &o, const float *layout, const train_lot &l, int group, int at)
+// forward_tile computes T outputs for R rows a lane.
+template <int T, int R> INLINE void forward_tile(const train_op &o, const float *layout, float *origin, int at)
 {
-	int pitch = (o.out + 3) / 4 * 4;
+	int pitch = (o.out + 3) / 4 * 4, some = o.out - at < T ? o.out - at : T;
 	const float *w = layout + o.columns + at;
-	float a[T];
+	float a[T][R], *y = origin + (o.y + at) * STRIDE;
 #pragma unroll
 	for (int t = 0; t < T; t++)
-		a[t] = w[t];
-	product<T>(a, w + pitch, pitch, l.unit(group, o.x) + l.lane, o.in);
-	float *y = l.unit(group, o.y + at) + l.lane, *slope = l.unit(group, o.slope + at) + l.lane;
 #pragma unroll
-	for (int t = 0; t < T; t++) {
-		if (at + t >= o.out)
-			break;
-		if (o.act == ACT_GELU)
-			y[t * STRIDE] = gelu_of(a[t], slope + t * STRIDE);
-		else
-			y[t * STRIDE] = activated(o.act, a[t]);
-	}
+		for (int r = 0; r < R; r++)
+			a[t][r] = w[t];
+	product<T, R>(a, w + pitch, pitch, origin + o.x * STRIDE, o.in);
+#pragma unroll
+	for (int t = 0; t < T; t++)
+		if (t < some) {
+			some_rows<R> v;
+#pragma unroll
+			for (int r = 0; r < R; r++)
+				v.r[r] = o.act == ACT_RELU ? at_least(0.0f, a[t][r]) : a[t][r];
+			put_rows<R>(y + t * STRIDE, v);
+		}
+	if (o.act == ACT_TANH)
+#pragma unroll 1
+		for (int t = 0; t < some; t++, y += STRIDE) {
+			some_rows<R> v = rows_at<R>(y);
+#pragma unroll
+			for (int r = 0; r < R; r++)
+				v.r[r] = quick_tanh(v.r[r]);
+			put_rows<R>(y, v);
+		}
 }
 
-template <int T> INLINE void backward_tile(const train_op &o, const float *layout, const train_lot &l, int group, int at)
+// backward_tile computes dx of T inputs for R rows a lane. Where dx is taken through an activation, that one's result stands
+// at dx, or its slope if it is not a quick one.
+template <int T, int R> INLINE void backward_tile(const train_op &o, const float *layout, float *origin, int at)
 {
-	float a[T];
+	int some = o.in - at < T ? o.in - at : T, act = o.next_act;
+	float a[T][R], *dx = origin + (o.dx + at) * STRIDE;
 #pragma unroll
 	for (int t = 0; t < T; t++)
-		a[t] = 0.0f;
-	product<T>(a, layout + o.rows + at, (o.in + 3) / 4 * 4, l.unit(group, o.dy) + l.lane, o.out);
-	float *dx = l.unit(group, o.dx + at) + l.lane;
-	const float *y = l.unit(group, o.next_y + at) + l.lane, *slope = l.unit(group, o.next_slope + at) + l.lane;
 #pragma unroll
-	for (int t = 0; t < T; t++) {
-		if (at + t >= o.in)
-			break;
-		float d = a[t];
-		if (o.next_act >= 0)
-			d = d * slope_at(o.next_act, y[t * STRIDE], slope + t * STRIDE);
-		dx[t * STRIDE] = o.add ? dx[t * STRIDE] + d : d;
+		for (int r = 0; r < R; r++)
+			a[t][r] = 0.0f;
+	product<T, R>(a, layout + o.rows + at, (o.in + 3) / 4 * 4, origin + o.dy * STRIDE, o.out);
+	if (act == ACT_TANH) {
+#pragma unroll
+		for (int t = 0; t < T; t++)
+			if (t < some) {
+				some_rows<R> v = rows_at<R>(dx + t * STRIDE);
+#pragma unroll
+				for (int r = 0; r < R; r++)
+					v.r[r] = a[t][r] * fmaf(-v.r[r], v.r[r], 1.0f);
+				put_rows<R>(dx + t * STRIDE, v);
+			}
+		return;
 	}
+	bool add = o.add != 0, times = act > ACT_LINEAR, relu = act == ACT_RELU;
+#pragma unroll
+	for (int t = 0; t < T; t++)
+		if (t < some) {
+			some_rows<R> v;
+#pragma unroll
+			for (int r = 0; r < R; r++)
+				v.r[r] = times ? 1.0f : 0.0f;
+			if (add || times)
+				v = rows_at<R>(dx + t * STRIDE);
+#pragma unroll
+			for (int r = 0; r < R; r++) {
+				float f = relu ? (0.0f < v.r[r] ? 1.0f : 0.0f) : v.r[r];
+				v.r[r] = times ? a[t][r] * f : v.r[r] + a[t][r];
+			}
+			put_rows<R>(dx + t * STRIDE, v);
+		}
 }
 
-// By eight outputs where that leaves every warp something to do, by four elsewhere. An output's sum is the same.
-#define EACH_TILE(TILE, WIDTH)                                                            \
-	{                                                                                 \
-		int by = l.active * (((WIDTH) + 7) / 8) >= l.warps ? 8 : 4;               \
-		int tiles = ((WIDTH) + by - 1) / by;                                      \
-		for (int i = l.warp; i < l.active * tiles; i += l.warps) {                \
-			int group = i / tiles, at = i % tiles * by;                       \
-			if (by == 8 && (WIDTH) - at > 4)                                  \
-				TILE<8>(o, layout, l, group, at);                         \
-			else                                                              \
-				TILE<4>(o, layout, l, group, at);                         \
-		}                                                                         \
+// products cuts an operation into tiles by eight or by four, as leaves the four schedulers of an SM less to do. An output's
+// sum is the same.
+template <bool BACK, int R> INLINE void products(const train_op &o, const float *layout, const train_lot &l)
+{
+	int width = BACK ? o.in : o.out, both = l.bundles<R>() > 1 ? 1 : 0;
+	int eights = (width + 7) / 8 << both, fours = (width + 3) / 4 << both;
+	bool eight = (eights + 3) / 4 * 2 <= (fours + 3) / 4;
+	int tiles = eight ? eights : fours;
+#pragma unroll 1
+	for (int i = l.warp; i < tiles; i += l.warps) {
+		int at = (i >> both) * (eight ? 8 : 4);
+		float *origin = l.origin<R>(i & both);
+		if (eight && width - at > 4) {
+			if (BACK)
+				backward_tile<8, R>(o, layout, origin, at);
+			else
+				forward_tile<8, R>(o, layout, origin, at);
+		} else {
+			if (BACK)
+				backward_tile<4, R>(o, layout, origin, at);
+			else
+				forward_tile<4, R>(o, layout, origin, at);
+		}
 	}
+}
 
 // combine is y = weight·x, or y + weight·x.
-INLINE void combine(const train_op &o, const train_lot &l)
+template <int R> INLINE void combine(const train_op &o, const train_lot &l)
 {
-	for (int i = l.warp; i < l.active * o.out; i += l.warps) {
-		int group = i / o.out, u = i % o.out;
-		float *y = l.unit(group, o.y + u) + l.lane, t = o.weight * l.unit(group, o.x + u)[l.lane];
-		*y = o.add ? *y + t : t;
-	}
+	each_unit<R>(l, o.out, [&](float *origin, int u) {
+		some_rows<R> x = rows_at<R>(origin + (o.x + u) * STRIDE), y = rows_at<R>(origin + (o.y + u) * STRIDE);
+		for (int r = 0; r < R; r++) {
+			float t = o.weight * x.r[r];
+			x.r[r] = o.add ? y.r[r] + t : t;
+		}
+		put_rows<R>(origin + (o.y + u) * STRIDE, x);
+	});
 }
 
-// overflowed is a part of the loss in float64, which most devices are 32 times slower at.
+// bend applies an activation that is not quick.
+template <int R> INLINE void bend(const train_op &o, const train_lot &l)
+{
+	each_unit<R>(l, o.out, [&](float *origin, int u) {
+#pragma unroll 1
+		for (int r = 0; r < R; r++) {
+			float *y = origin + (o.y + u) * STRIDE + r;
+			*y = o.act == ACT_GELU ? gelu_of(*y, origin + (o.slope + u) * STRIDE + r) : activated(o.act, *y);
+		}
+	});
+}
+
+// slopes leaves at `to` the slope of an activation whose result is y, or what stands there times the slope.
+template <int R> INLINE void slopes(int act, int width, int to, int y, int slope, bool times, const train_lot &l)
+{
+	each_unit<R>(l, width, [&](float *origin, int u) {
+#pragma unroll 1
+		for (int r = 0; r < R; r++) {
+			float v = slope_at(act, origin[(y + u) * STRIDE + r], origin + (slope + u) * STRIDE + r), *p = origin + (to + u) * STRIDE + r;
+			*p = times ? *p * v : v;
+		}
+	});
+}
+
+// overflowed is a part of a loss in float64, which most devices are 32 times slower at.
 static __device__ double overflowed(const float *y, const float *t, int some, int huber, float delta)
 {
 	double whole = 0.0;
+#pragma unroll 1
 	for (int i = 0; i < some; i++) {
 		float e = y[i * STRIDE] - t[i * STRIDE], q = huber ? at_least(-delta, at_most(delta, e)) : e;
 		whole += huber ? (double)q * ((double)e - 0.5 * (double)q) : (double)e * (double)e;
@@ -216,135 +356,179 @@ static __device__ double overflowed(const float *y, const float *t, int some, in
 	return whole;
 }
 
-// residual leaves the gradient of the prediction, 0 from row n on, and each group's loss. Eight squares are added up in
-// float32; where one overflows, again in float64.
-INLINE void residual(const train_model &m, const train_step &s, const train_lot &l, int first, bool backward)
+// residual leaves the gradient of the prediction, 0 from row n on, and the loss of eight columns of each group. It is added up
+// in float32 (the columns one by one, then the rows by two, four, eight, …); where that overflows, in float64.
+template <int R> INLINE void residual(const train_model &m, const train_step &s, const train_lot &l, int first, bool backward)
 {
-	for (int group = l.warp; group < l.active; group += l.warps) {
-		const float *y = l.unit(group, m.prediction) + l.lane, *t = l.unit(group, m.target) + l.lane;
-		const float *last = l.unit(group, m.last_y) + l.lane, *slope = l.unit(group, m.last_slope) + l.lane;
-		float *d = l.unit(group, m.gradient_unit) + l.lane;
-		bool real = (first + group) * GROUP + l.lane < s.n;
-		float by = m.huber ? s.scale : 2.0f * s.scale;
-		double sum = 0.0;
-		for (int u = 0; u < m.width; u += 8) {
-			int some = m.width - u < 8 ? m.width - u : 8;
-			float part = 0.0f;
-			for (int i = 0; i < some; i++) {
-				int at = (u + i) * STRIDE;
-				float e = y[at] - t[at], q = e;
-				if (m.huber) {
-					q = at_least(-m.delta, at_most(m.delta, e));
-					part = fmaf(q, fmaf(-0.5f, q, e), part);
+	int width = m.width, parts = (width + 7) / 8, both = l.bundles<R>() > 1 ? 1 : 0, groups = (s.n + GROUP - 1) / GROUP;
+	int huber = m.huber, act = m.last_act, prediction = m.prediction, target = m.target, gradient = m.gradient_unit;
+	float delta = m.delta, by = huber ? s.scale : 2.0f * s.scale;
+	for (int i = l.warp; i < parts << both; i += l.warps) {
+		int part = i >> both, group = (i & both) * R + l.lane * R / GROUP, some = width - 8 * part < 8 ? width - 8 * part : 8;
+		float *origin = l.origin<R>(i & both) + 8 * part * STRIDE;
+		const float *y = origin + prediction * STRIDE, *t = origin + target * STRIDE;
+		int real = s.n - (first + group) * GROUP - l.lane * R % GROUP; // so many of the R rows are
+		float sum[R];
+#pragma unroll
+		for (int r = 0; r < R; r++)
+			sum[r] = 0.0f;
+#pragma unroll 2
+		for (int u = 0; u < some; u++) {
+			some_rows<R> a = rows_at<R>(y + u * STRIDE), b = rows_at<R>(t + u * STRIDE);
+#pragma unroll
+			for (int r = 0; r < R; r++) {
+				float e = a.r[r] - b.r[r];
+				if (huber) {
+					float q = at_least(-delta, at_most(delta, e));
+					sum[r] = fmaf(q, fmaf(-0.5f, q, e), sum[r]);
 				} else
-					part = fmaf(e, e, part);
-				if (backward) {
-					float g = real ? q * by : 0.0f;
-					if (m.last_act >= 0)
-						g = g * slope_at(m.last_act, last[at], slope + at);
-					d[at] = g;
-				}
+					sum[r] = fmaf(e, e, sum[r]);
 			}
-			sum += magnitude(part) < float_of(0x7f800000) ? (double)part : overflowed(y + u * STRIDE, t + u * STRIDE, some, m.huber, m.delta);
 		}
-		if (!real)
-			sum = 0.0;
-		for (int k = 16; k > 0; k /= 2)
-			sum += __shfl_xor_sync(0xffffffffu, sum, k);
-		if (l.lane == 0)
-			m.group_losses[first + group] = sum;
+		float all = 0.0f;
+#pragma unroll
+		for (int r = 0; r < R; r++)
+			sum[r] = r < real ? sum[r] : 0.0f;
+		all = R == 4 ? (sum[0] + sum[1]) + (sum[R - 2] + sum[R - 1]) : sum[0] + sum[1];
+#pragma unroll
+		for (int k = 1; k < GROUP / R; k *= 2)
+			all += __shfl_xor_sync(0xffffffffu, all, k);
+		double loss = (double)all;
+		bool finite = magnitude(all) < float_of(0x7f800000);
+		if (__any_sync(0xffffffffu, !finite)) {
+			double whole = 0.0;
+#pragma unroll 1
+			for (int r = 0; r < R; r++)
+				whole += r < real ? overflowed(y + r, t + r, some, huber, delta) : 0.0;
+			for (int k = 1; k < GROUP / R; k *= 2)
+				whole += __shfl_xor_sync(0xffffffffu, whole, k);
+			loss = finite ? loss : whole;
+		}
+		if (l.lane % (GROUP / R) == 0 && first + group < groups)
+			m.group_losses[(first + group) * parts + part] = loss;
+		if (!backward)
+			continue;
+		if (act > ACT_LINEAR) { // the prediction stands where its gradient goes
+#pragma unroll 1
+			for (int k = 0; k < some * R; k++) {
+				int u = k / R, r = k % R, at = (8 * part + u) * STRIDE + r;
+				float q = y[u * STRIDE + r] - t[u * STRIDE + r];
+				if (huber)
+					q = at_least(-delta, at_most(delta, q));
+				float d = r < real ? q * by : 0.0f;
+				const float *lane = l.origin<R>(i & both);
+				origin[(gradient + u) * STRIDE + r] = d * slope_at(act, lane[m.last_y * STRIDE + at], lane + m.last_slope * STRIDE + at);
+			}
+			continue;
+		}
+#pragma unroll 2
+		for (int u = 0; u < some; u++) {
+			some_rows<R> a = rows_at<R>(y + u * STRIDE), b = rows_at<R>(t + u * STRIDE);
+#pragma unroll
+			for (int r = 0; r < R; r++) {
+				float q = a.r[r] - b.r[r];
+				if (huber)
+					q = at_least(-delta, at_most(delta, q));
+				a.r[r] = r < real ? q * by : 0.0f;
+			}
+			put_rows<R>(origin + (gradient + u) * STRIDE, a);
+		}
 	}
 }
 
-// leaf_sum adds up the lanes that stand for the groups of a leaf.
-INLINE float leaf_sum(float v, int split)
+// weight_gradient leaves in the slots, or adds, Σ over a leaf's rows of dy·x, A by B weights a thread. Neighbouring lanes take the
+// same weights for the groups of a leaf, of which the lot has split. A thread's units are down or across apart, so that neighbours
+// read neighbours.
+template <int A, int B> INLINE void weight_gradient(const train_model &m, const train_work &w, const train_lot &l, float *slots, int split, bool add)
 {
-	for (int k = 1; k < split; k *= 2)
-		v += __shfl_xor_sync(0xffffffffu, v, k);
-	return v;
-}
-
-// weight_gradient leaves in the slots, or adds, Σ over a leaf's rows of dy·x. Neighbouring lanes take the same weights for
-// the groups of a leaf, of which the lot has split. A thread's units are count apart, so that neighbours read neighbours.
-template <int N> INLINE void weight_gradient(const train_model &m, const train_op &o, const train_lot &l, float *slots, int split, bool add)
-{
-	int down = (o.out + N - 1) / N, across = (o.in + N - 1) / N, leaves = (l.active + split - 1) / split;
-	int count = leaves * down * across * split, all = l.warps * GROUP;
+	const int down = w.down, across = w.across, cells = w.cells, out = w.o.out, in = w.o.in, first_dy = w.o.dy, first_x = w.o.x;
+	const unsigned inverse = w.inverse;
+	float *gradient = slots + w.o.w;
+	const int slot = m.slot;
+	int shift = split == LEAF ? 2 : 1, leaves = (l.active + split - 1) >> shift; // at most 2
+	int count = leaves * cells << shift, all = l.warps * GROUP;
 	for (int i = l.warp * GROUP + l.lane; i < (count + GROUP - 1) / GROUP * GROUP; i += all) {
-		int part = i & (split - 1), rest = i / split;
-		int column = rest % across, row = rest / across % down, leaf = rest / across / down;
+		int part = i & (split - 1), rest = i >> shift, leaf = leaves > 1 && rest >= cells ? 1 : 0, cell = rest - leaf * cells;
+		int row = inverse ? (int)__umulhi((unsigned)cell, inverse) : cell / across, column = cell - row * across;
 		int group = leaf * split + part;
-		float sum[N][N];
+		float sum[A * B];
 #pragma unroll
-		for (int a = 0; a < N * N; a++)
-			sum[a / N][a % N] = 0.0f;
+		for (int t = 0; t < A * B; t++)
+			sum[t] = 0.0f;
 		if (i < count && group < l.active) {
-			int dy[N], x[N]; // words from the tile: pointers would take two registers each
+			int dy[A], x[B]; // words from the tile: pointers would take two registers each
 #pragma unroll
-			for (int a = 0; a < N; a++) {
-				int r = row + a * down, c = column + a * across;
-				dy[a] = (int)(l.unit(group, o.dy + (r < o.out ? r : o.out - 1)) - l.tile);
-				x[a] = (int)(l.unit(group, o.x + (c < o.in ? c : o.in - 1)) - l.tile);
-			}
+			for (int a = 0; a < A; a++)
+				dy[a] = group * l.words + (first_dy + (row + a * down < out ? row + a * down : out - 1)) * STRIDE;
+#pragma unroll
+			for (int b = 0; b < B; b++)
+				x[b] = group * l.words + (first_x + (column + b * across < in ? column + b * across : in - 1)) * STRIDE;
 #pragma unroll 1
 			for (int at = 0; at < GROUP; at += 4) {
-				quad e[N];
+				quad e[B];
 #pragma unroll
-				for (int c = 0; c < N; c++)
-					e[c] = quad_at(l.tile + x[c] + at);
+				for (int b = 0; b < B; b++)
+					e[b] = quad_at(l.tile + x[b] + at);
 #pragma unroll
-				for (int a = 0; a < N; a++) {
+				for (int a = 0; a < A; a++) {
 					quad d = quad_at(l.tile + dy[a] + at);
 #pragma unroll
-					for (int c = 0; c < N; c++) {
-						float t = fmaf(d.a, e[c].a, sum[a][c]);
-						t = fmaf(d.b, e[c].b, t);
-						t = fmaf(d.c, e[c].c, t);
-						sum[a][c] = fmaf(d.d, e[c].d, t);
+					for (int b = 0; b < B; b++) {
+						float t = fmaf(d.a, e[b].a, sum[a * B + b]);
+						t = fmaf(d.b, e[b].b, t);
+						t = fmaf(d.c, e[b].c, t);
+						sum[a * B + b] = fmaf(d.d, e[b].d, t);
 					}
 				}
 			}
 		}
-		// The lanes of a leaf share out the sums as they add them up, half to either lane of a pair: as leaf_sum, for fewer shuffles.
-		float *sums = &sum[0][0];
+		// The lanes of a leaf share out the sums as they add them up, half to either lane of a pair: rows of them, then rows or columns.
 		bool high = (part & 1) != 0;
-		int mine = high ? N * N / 2 : 0;
 #pragma unroll
-		for (int t = 0; t < N * N / 2; t++) {
-			float give = high ? sums[t] : sums[t + N * N / 2], keep = high ? sums[t + N * N / 2] : sums[t];
-			sums[t] = keep + __shfl_xor_sync(0xffffffffu, give, 1);
+		for (int t = 0; t < A * B / 2; t++) {
+			float give = high ? sum[t] : sum[t + A * B / 2], keep = high ? sum[t + A * B / 2] : sum[t];
+			sum[t] = keep + __shfl_xor_sync(0xffffffffu, give, 1);
 		}
-		int left = N * N / 2;
+		row += high ? A / 2 * down : 0;
 		if (split == LEAF) {
 			high = (part & 2) != 0;
-			mine += high ? N * N / 4 : 0;
-			left = N * N / 4;
 #pragma unroll
-			for (int t = 0; t < N * N / 4; t++) {
-				float give = high ? sums[t] : sums[t + N * N / 4], keep = high ? sums[t + N * N / 4] : sums[t];
-				sums[t] = keep + __shfl_xor_sync(0xffffffffu, give, 2);
+			for (int t = 0; t < A * B / 4; t++) {
+				float give = high ? sum[t] : sum[t + A * B / 4], keep = high ? sum[t + A * B / 4] : sum[t];
+				sum[t] = keep + __shfl_xor_sync(0xffffffffu, give, 2);
 			}
+			if (A > 2)
+				row += high ? A / 4 * down : 0;
+			else
+				column += high ? B / 2 * across : 0;
 		}
-		float *slot = slots + (size_t)leaf * m.slot + o.w;
+		if (i >= count)
+			continue;
+		float *to = gradient + (size_t)leaf * slot;
 #pragma unroll
-		for (int t = 0; t < N * N / 2; t++) {
-			int r = row + (mine + t) / N * down, k = column + (mine + t) % N * across;
-			if (t < left && i < count && r < o.out && k < o.in) {
-				float *to = slot + (size_t)r * o.in + k;
-				*to = add ? *to + sums[t] : sums[t];
+		for (int t = 0; t < A * B / 2; t++) {
+			if (t >= A * B / 4 && split == LEAF)
+				break;
+			if (row + t / B * down < out && column + t % B * across < in) {
+				float *p = to + (row + t / B * down) * in + column + t % B * across;
+				*p = add ? *p + sum[t] : sum[t];
 			}
 		}
 	}
 }
 
+// bias_gradient does the same for biases. The last warps begin: the first have weights.
 INLINE void bias_gradient(const train_model &m, const train_op &o, const train_lot &l, float *slots, int split, bool add)
 {
-	int leaves = (l.active + split - 1) / split, count = leaves * o.out * split, all = l.warps * GROUP;
-	for (int i = l.warp * GROUP + l.lane; i < (count + GROUP - 1) / GROUP * GROUP; i += all) {
-		int part = i % split, unit = i / split % o.out, leaf = i / split / o.out, group = leaf * split + part;
+	const int out = o.out, dy = o.dy, slot = m.slot;
+	slots += o.b;
+	int shift = split == LEAF ? 2 : 1, leaves = (l.active + split - 1) >> shift, count = leaves * out << shift, all = l.warps * GROUP;
+	for (int i = (l.warps - 1 - l.warp) * GROUP + l.lane; i < (count + GROUP - 1) / GROUP * GROUP; i += all) {
+		int part = i & (split - 1), rest = i >> shift, leaf = leaves > 1 && rest >= out ? 1 : 0, unit = rest - leaf * out, group = leaf * split + part;
 		float sum = 0.0f;
 		if (i < count && group < l.active) {
-			const float *d = l.unit(group, o.dy + unit);
+			const float *d = l.unit(group, dy + unit);
+#pragma unroll 2
 			for (int at = 0; at < GROUP; at += 4) {
 				quad q = quad_at(d + at);
 				sum = sum + q.a;
@@ -353,115 +537,200 @@ INLINE void bias_gradient(const train_model &m, const train_op &o, const train_l
 				sum = sum + q.d;
 			}
 		}
-		sum = leaf_sum(sum, split);
+		for (int k = 1; k < split; k *= 2)
+			sum += __shfl_xor_sync(0xffffffffu, sum, k);
 		if (i < count && part == 0) {
-			float *to = slots + (size_t)leaf * m.slot + o.b + unit;
+			float *to = slots + (size_t)leaf * slot + unit;
 			*to = add ? *to + sum : sum;
 		}
 	}
 }
 
+// By four rows a lane where the lot has whole leaves, by two elsewhere.
+#define BY_ROWS(CALL4, CALL2) \
+	if (l.whole)          \
+		CALL4;         \
+	else                  \
+		CALL2
+
 // pass_lot goes forward, and backward where asked, over the groups from first on.
-INLINE void pass_lot(const train_model &m, const train_step &s, const float *layout, const train_lot &l, int first, int phases)
+INLINE void pass_lot(const train_model &m, const train_step &s, const train_work *work, const float *layout, const train_lot &l, int first, int phases)
 {
 	take(m, s, l, first);
-	for (int i = 0; i < m.forward; i++) {
+	int forward = m.forward, backward = phases & DO_BACKWARD ? m.backward : 0;
+	for (int i = 0; i < forward; i++) {
+		const train_op o = work[i].o;
 		__syncthreads();
-		const train_op o = m.ops[i];
-		if (o.kind == TRAIN_COMBINE)
-			combine(o, l);
-		else
-			EACH_TILE(forward_tile, o.out)
+		if (o.kind == TRAIN_COMBINE) {
+			BY_ROWS(combine<4>(o, l), combine<2>(o, l));
+			continue;
+		}
+		BY_ROWS((products<false, 4>(o, layout, l)), (products<false, 2>(o, layout, l)));
+		if (!quick(o.act)) {
+			__syncthreads();
+			BY_ROWS(bend<4>(o, l), bend<2>(o, l));
+		}
 	}
 	__syncthreads();
-	bool backward = (phases & DO_BACKWARD) != 0;
-	residual(m, s, l, first, backward);
+	BY_ROWS(residual<4>(m, s, l, first, backward > 0), residual<2>(m, s, l, first, backward > 0));
 	// A lot of two groups is half a leaf: the second half is added to the first.
-	int split = m.lot < LEAF ? m.lot : LEAF;
+	int split = l.whole ? LEAF : LEAF / 2;
 	bool add = first % LEAF != 0;
 	float *slots = m.slots + (size_t)(first / LEAF) * m.slot;
-	for (int i = 0; backward && i < m.backward; i++) {
+	for (int i = forward; i < forward + backward; i++) {
+		const train_work &w = work[i]; // each part takes from shared memory what it needs
+		const train_op &o = w.o;
 		if (FAULT != 201)
 			__syncthreads();
-		const train_op o = m.ops[m.forward + i];
 		if (o.kind == TRAIN_COMBINE) {
-			combine(o, l);
+			BY_ROWS(combine<4>(o, l), combine<2>(o, l));
 			continue;
 		}
 		if (o.through) {
-			for (int k = l.warp; k < l.active * o.out; k += l.warps) {
-				int group = k / o.out, u = k % o.out;
-				float *dy = l.unit(group, o.dy + u) + l.lane;
-				*dy = *dy * slope_at(o.act, l.unit(group, o.y + u)[l.lane], l.unit(group, o.slope + u) + l.lane);
-			}
+			BY_ROWS(slopes<4>(o.act, o.out, o.dy, o.y, o.slope, true, l), slopes<2>(o.act, o.out, o.dy, o.y, o.slope, true, l));
 			__syncthreads();
 		}
 		bias_gradient(m, o, l, slots, split, add);
-		// By four where that gives every thread something to do, by two elsewhere. A weight's sum is the same.
-		if ((l.active * ((o.out + 3) / 4) * ((o.in + 3) / 4)) >= l.warps * GROUP / 2)
-			weight_gradient<4>(m, o, l, slots, split, add);
+		if (w.shape == 0)
+			weight_gradient<8, 4>(m, w, l, slots, split, add);
+		else if (w.shape == 1)
+			weight_gradient<4, 4>(m, w, l, slots, split, add);
 		else
-			weight_gradient<2>(m, o, l, slots, split, add);
+			weight_gradient<2, 2>(m, w, l, slots, split, add);
 		if (o.dx < 0)
 			continue;
 		if (FAULT != 202)
 			__syncthreads(); // dx may stand where x does
-		EACH_TILE(backward_tile, o.in)
+		if (!quick(o.next_act)) {
+			BY_ROWS(slopes<4>(o.next_act, o.in, o.dx, o.next_y, o.next_slope, false, l), slopes<2>(o.next_act, o.in, o.dx, o.next_y, o.next_slope, false, l));
+			__syncthreads();
+		}
+		BY_ROWS((products<true, 4>(o, layout, l)), (products<true, 2>(o, layout, l)));
 	}
 	__syncthreads();
 }
 
-// step_parameters adds up the leaves' slots and makes the optimizer's step, or writes the gradient out.
-INLINE void step_parameters(const train_model &m, const train_step &s, int rank, int blocks, int phases)
+// work_of cuts the weights of an operation into threads as leaves the busiest scheduler the least to do, by about so many
+// instructions of a warp.
+INLINE train_work work_of(const train_op &o, int lot)
 {
-	int leaves = ((s.n + GROUP - 1) / GROUP + LEAF - 1) / LEAF;
-	for (int i = rank * (int)blockDim.x + (int)threadIdx.x; i < m.parameter_count; i += blocks * (int)blockDim.x) {
-		// Loads first, as in take.
-		int forward = m.places[2 * i], backward = m.places[2 * i + 1];
-		float w = m.parameters[i], moment1 = m.moment1[i], moment2 = m.moment2[i];
-		float sum[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
-		for (int k = 0; k < leaves; k += 8)
+	train_work w, best;
+	int least = 0;
+	for (int shape = 0; shape < 3; shape++) {
+		int a = shape == 0 ? 8 : shape == 1 ? 4 : 2, b = shape == 2 ? 2 : 4, cost = shape == 0 ? 1320 : shape == 1 ? 700 : 220;
+		w.o = o, w.shape = shape, w.down = (o.out + a - 1) / a, w.across = (o.in + b - 1) / b;
+		w.cells = w.down * w.across;
+		w.inverse = w.across > 1 && (unsigned)w.cells < 0xffffffffu / (unsigned)w.across ? 0xffffffffu / (unsigned)w.across + 1 : 0;
+		cost *= ((w.cells * lot + GROUP - 1) / GROUP + 3) / 4;
+		if (shape == 0 || cost < least)
+			least = cost, best = w;
+	}
+	return best;
+}
+
+// add_losses leaves the step's mean loss, the same in every block. For one warp.
+INLINE void add_losses(const train_model &m, const train_step &s, double *to, int lane)
+{
+	int count = (s.n + GROUP - 1) / GROUP * ((m.width + 7) / 8);
+	double sum = 0.0;
+#pragma unroll 4
+	for (int i = lane; i < count; i += GROUP)
+		sum += m.group_losses[i];
+	for (int k = 16; k > 0; k /= 2)
+		sum += __shfl_xor_sync(0xffffffffu, sum, k);
+	if (lane == 0)
+		*to = sum / ((double)s.n * (double)m.width);
+}
+
+// A few parameters and their next values.
+enum { FEW = 5 };
+struct train_change {
+	float w[FEW], moment1[FEW], moment2[FEW], gradient[FEW];
+	int forward[FEW], backward[FEW];
+};
+
+// change adds up the leaves' slots of parameters at, at+apart, … and makes the optimizer's step.
+INLINE void change(train_change &c, const train_model &m, const train_step &s, int at, int apart, int blocks, int phases)
+{
+	int leaves = ((s.n + GROUP - 1) / GROUP + LEAF - 1) / LEAF, count = m.parameter_count, slot = m.slot, sgd = m.sgd;
+	const float *slots = m.slots;
+	bool gradient = (phases & DO_GRADIENT) != 0;
+	float sum[FEW][2];
+	// Loads first, as in take; of two leaves, which is all of them where a block is alone.
 #pragma unroll
-			for (int j = 0; j < 8; j++)
-				if (k + j < leaves)
-					sum[FAULT == 204 ? (j + blocks) & 7 : j] += m.slots[(size_t)(k + j) * m.slot + i];
-		float g = ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
+	for (int u = 0; u < FEW; u++) {
+		int i = at + u * apart;
+		bool there = i < count;
+#pragma unroll
+		for (int j = 0; j < 2; j++)
+			sum[u][j] = there && j < leaves ? slots[(size_t)j * slot + i] : 0.0f;
+		c.forward[u] = there ? m.places[2 * i] : -1, c.backward[u] = there ? m.places[2 * i + 1] : -1;
+		c.w[u] = there ? m.parameters[i] : 0.0f;
+		c.moment1[u] = there && !sgd ? m.moment1[i] : 0.0f, c.moment2[u] = there && !sgd ? m.moment2[i] : 0.0f;
+	}
+#pragma unroll
+	for (int u = 0; u < FEW; u++) {
+		int i = at + u * apart;
+		if (i >= count)
+			break;
+		float v[8] = {sum[u][0], sum[u][1], 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
+		if (leaves > 2) {
+#pragma unroll
+			for (int j = 2; j < 8; j++)
+				if (j < leaves)
+					v[j] = slots[(size_t)j * slot + i];
+#pragma unroll 1
+			for (int k = 8; k < leaves; k += 8)
+#pragma unroll
+				for (int j = 0; j < 8; j++)
+					if (k + j < leaves)
+						v[j] += slots[(size_t)(k + j) * slot + i];
+		}
+		float g = ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
+		if (FAULT == 204 && (blocks & 1))
+			g = ((v[0] + v[2]) + (v[1] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
+		c.gradient[u] = g;
+		if (gradient)
+			continue;
+		if (sgd)
+			c.w[u] = fmaf(-s.rate, g, c.w[u]);
+		else {
+			float a = fmaf(0.9f, c.moment1[u], (1.0f - 0.9f) * g);
+			float b = fmaf(0.999f, c.moment2[u], (1.0f - 0.999f) * (g * g));
+			c.moment1[u] = a, c.moment2[u] = b;
+			c.w[u] = c.w[u] - (s.rate * (a * s.correction1)) / (sqrtf(b * s.correction2) + 1e-8f);
+		}
+	}
+}
+
+// keep makes a change good. own are the weights of a block that is alone with its model, otherwise null.
+INLINE void keep(const train_change &c, const train_model &m, int at, int apart, int phases, float *own)
+{
+	int count = m.parameter_count, sgd = m.sgd;
+	float *parameters = m.parameters, *moment1 = m.moment1, *moment2 = m.moment2, *layout = m.layout, *gradient = m.gradient;
+#pragma unroll
+	for (int u = 0; u < FEW; u++) {
+		int i = at + u * apart;
+		if (i >= count)
+			break;
 		if (phases & DO_GRADIENT) {
-			m.gradient[i] = g;
+			gradient[i] = c.gradient[u];
 			continue;
 		}
-		if (m.sgd)
-			w = fmaf(-s.rate, g, w);
-		else {
-			float a = fmaf(0.9f, moment1, (1.0f - 0.9f) * g);
-			float b = fmaf(0.999f, moment2, (1.0f - 0.999f) * (g * g));
-			m.moment1[i] = a;
-			m.moment2[i] = b;
-			w = w - (s.rate * (a * s.correction1)) / (sqrtf(b * s.correction2) + 1e-8f);
+		parameters[i] = c.w[u];
+		if (!sgd)
+			moment1[i] = c.moment1[u], moment2[i] = c.moment2[u];
+		if (c.forward[u] >= 0) {
+			layout[c.forward[u]] = c.w[u];
+			if (own)
+				own[c.forward[u]] = c.w[u];
 		}
-		m.parameters[i] = w;
-		if (forward >= 0)
-			m.layout[forward] = w;
-		if (backward >= 0)
-			m.layout[backward] = w;
+		if (c.backward[u] >= 0) {
+			layout[c.backward[u]] = c.w[u];
+			if (own)
+				own[c.backward[u]] = c.w[u];
+		}
 	}
-}
-
-// add_losses is the step's mean loss, the same in every thread of every block. memory has room for one.
-INLINE double add_losses(const train_model &m, const train_step &s, double *memory)
-{
-	int t = (int)threadIdx.x, groups = (s.n + GROUP - 1) / GROUP;
-	if (t < GROUP) {
-		double sum = 0.0;
-		for (int g = t; g < groups; g += GROUP)
-			sum += m.group_losses[g];
-		for (int k = 16; k > 0; k /= 2)
-			sum += __shfl_xor_sync(0xffffffffu, sum, k);
-		if (t == 0)
-			*memory = sum / ((double)s.n * (double)m.width);
-	}
-	__syncthreads();
-	return *memory;
 }
 
 // copy_layout brings the layout, which is whole quads, to shared memory. Loads first, as in take.
@@ -483,37 +752,58 @@ INLINE void copy_layout(float *to, const float *from, int quads, int t)
 	}
 }
 
-// train does steps from … from+count−1 of the model that this block is one of blocks for. Shared memory: 16 bytes, the
-// layout where weights are shared, the tile where that is.
+// row_ahead is the row that this thread asks for before the next step, −1 for none.
+INLINE int row_ahead(const train_model &m, const train_step &next, int rank, int blocks, int run, int t)
+{
+	int some = run * GROUP, row = t + (rank + (t >= some ? blocks - 1 : 0)) * some;
+	return t < 2 * some && row < next.n ? m.order[next.first + row] : -1;
+}
+
+// train does steps from … from+count−1 of the model that this block is one of blocks for. Shared memory: the header, the
+// operations, the layout where weights are shared, the tile where that is.
 template <bool SHARED_WEIGHTS, bool SHARED_TILE>
 INLINE void train(const train_model *models, int blocks, int from, int count, int phases, float *memory)
 {
-	const train_model m = models[(int)blockIdx.x / blocks];
 	int rank = (int)blockIdx.x % blocks, t = (int)threadIdx.x;
-	float *weights = memory + 4;
+	// The model stands in shared memory: registers are for sums.
+	train_model &m = *(train_model *)(memory + 4);
+	if (t == 0)
+		m = models[(int)blockIdx.x / blocks];
+	__syncthreads();
+	float *steps = memory + HEADER - 2 * STEP;
+	train_work *work = (train_work *)(memory + HEADER);
+	int operations = m.forward + m.backward;
+	for (int i = t; i < operations; i += (int)blockDim.x)
+		work[i] = work_of(m.ops[i], m.lot);
+	float *weights = memory + HEADER + operations * WORK;
 	const float *layout = SHARED_WEIGHTS ? weights : m.layout;
 	train_lot l;
-	l.tile = SHARED_TILE ? memory + 4 + (SHARED_WEIGHTS ? m.layout_words : 0) : m.scratch + (size_t)rank * m.lot * m.group_words;
-	l.words = m.group_words;
+	l.tile = SHARED_TILE ? weights + (SHARED_WEIGHTS ? m.layout_words : 0) : m.scratch + (size_t)rank * m.lot * m.group_words;
+	l.words = m.group_words, l.whole = m.lot >= LEAF;
 	l.warp = t / GROUP, l.warps = (int)blockDim.x / GROUP, l.lane = t % GROUP;
 	unsigned passed = 0;
 	// An earlier launch met a loss that is not finite. This launch may meet one while this block begins.
 	unsigned stopped = load_acquire(m.state + 1);
 	if (stopped && (int)stopped <= from)
 		return;
+	if (t == 0)
+		*(train_step *)(steps + from % 2 * STEP) = m.steps[from];
+	__syncthreads();
 	int run = m.lot < LEAF ? LEAF : m.lot; // groups that a block takes at a time: whole leaves
 	for (int i = from; i < from + count; i++) {
-		const train_step s = m.steps[i];
+		const train_step &s = *(const train_step *)(steps + i % 2 * STEP), &next = *(const train_step *)(steps + (i + 1) % 2 * STEP);
 		if (s.n == 0) // this model makes fewer steps than others
 			return;
+		if (t == 0)
+			*(train_step *)(steps + (i + 1) % 2 * STEP) = i + 1 < from + count ? m.steps[i + 1] : train_step{};
 		int groups = (s.n + GROUP - 1) / GROUP;
 		if (phases & DO_FORWARD) {
-			if (SHARED_WEIGHTS)
+			if (SHARED_WEIGHTS && (blocks > 1 || i == from))
 				copy_layout(weights, m.layout, m.layout_words / 4, t);
 			for (int first = rank * run; first < groups; first += blocks * run)
 				for (int at = first; at < first + run && at < groups; at += m.lot) {
 					l.active = groups - at < m.lot ? groups - at : m.lot;
-					pass_lot(m, s, layout, l, at, phases);
+					pass_lot(m, s, work, layout, l, at, phases);
 				}
 			if (blocks > 1 && (phases & DO_LOSS))
 				grid_barrier(m.barrier, ++passed * (unsigned)blocks);
@@ -521,19 +811,37 @@ INLINE void train(const train_model *models, int blocks, int from, int count, in
 				__syncthreads();
 		}
 		if (phases & DO_LOSS) {
-			double loss = add_losses(m, s, (double *)memory);
-			bool finite = loss - loss == 0.0;
-			if (rank == 0 && t == 0) {
-				m.losses[i] = loss;
-				if (finite || !(phases & DO_STEP))
-					m.state[0] = (unsigned)i + 1;
-				else
-					store_release(m.state + 1, (unsigned)i + 1);
+			// One warp adds up the loss while all make the step; none of it is kept before the loss is known.
+			int ahead = row_ahead(m, next, rank, blocks, run, t);
+			if (l.warp == l.warps - 1)
+				add_losses(m, s, (double *)memory, l.lane);
+			bool known = false;
+			int apart = blocks * (int)blockDim.x, all = phases & (DO_STEP | DO_GRADIENT) ? m.parameter_count : 0;
+			for (int at = rank * (int)blockDim.x; at < all || !known; at += FEW * apart) {
+				train_change c;
+				if (all)
+					change(c, m, s, at + t, apart, blocks, phases);
+				if (!known) {
+					if (ahead >= 0)
+						for (int k = 0; k < m.pitch; k += 8)
+							prefetch(m.rows + (size_t)ahead * m.pitch + k);
+					__syncthreads();
+					known = true;
+					double loss = *(double *)memory;
+					bool finite = loss - loss == 0.0;
+					if (rank == 0 && t == 0) {
+						m.losses[i] = loss;
+						if (finite || !(phases & DO_STEP))
+							m.state[0] = (unsigned)i + 1;
+						else
+							store_release(m.state + 1, (unsigned)i + 1);
+					}
+					if (!finite && (phases & DO_STEP) && FAULT != 203)
+						return;
+				}
+				if (all)
+					keep(c, m, at + t, apart, phases, SHARED_WEIGHTS && blocks == 1 ? weights : nullptr);
 			}
-			if (!finite && (phases & DO_STEP) && FAULT != 203)
-				return;
-			if (phases & (DO_STEP | DO_GRADIENT))
-				step_parameters(m, s, rank, blocks, phases);
 			if (blocks > 1 && (phases & DO_FORWARD))
 				grid_barrier(m.barrier, ++passed * (unsigned)blocks);
 			else
@@ -545,21 +853,21 @@ INLINE void train(const train_model *models, int blocks, int from, int count, in
 #define TRAIN_PARAMETERS const train_model *models, int blocks, int from, int count, int phases
 
 // Weights and values in shared memory.
-extern "C" __global__ void __launch_bounds__(384) train_shared(TRAIN_PARAMETERS)
+extern "C" __global__ void __launch_bounds__(256, 1) train_shared(TRAIN_PARAMETERS)
 {
 	DYNAMIC_SHARED(float, memory);
 	train<true, true>(models, blocks, from, count, phases, memory);
 }
 
 // Values in shared memory; there are too many weights.
-extern "C" __global__ void __launch_bounds__(384) train_weights(TRAIN_PARAMETERS)
+extern "C" __global__ void __launch_bounds__(256, 1) train_weights(TRAIN_PARAMETERS)
 {
 	DYNAMIC_SHARED(float, memory);
 	train<false, true>(models, blocks, from, count, phases, memory);
 }
 
 // The wide path: all in device memory. With 384 threads a few registers are missing.
-extern "C" __global__ void __launch_bounds__(256) train_wide(TRAIN_PARAMETERS)
+extern "C" __global__ void __launch_bounds__(256, 1) train_wide(TRAIN_PARAMETERS)
 {
 	DYNAMIC_SHARED(float, memory);
 	train<false, false>(models, blocks, from, count, phases, memory);

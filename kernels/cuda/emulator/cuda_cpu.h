@@ -130,6 +130,7 @@ template <class T> T __shfl_down_sync(unsigned mask, T v, unsigned d, int = 32, 
 template <class T> T __shfl_up_sync(unsigned mask, T v, unsigned d, int = 32, LAPWING_HERE) {
     return cpu::shuffled(mask, v, cpu::position->lane < d ? cpu::position->lane : cpu::position->lane - d, LAPWING_AT);
 }
+static inline void prefetch(const void *) {}
 static inline void __threadfence() {}
 static inline void __threadfence_block() {}
 

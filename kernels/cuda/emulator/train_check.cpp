@@ -172,7 +172,7 @@ static outcome run(const network &n, const cut &c, const vector<float> &rows, in
 	exact<float> slots((size_t)leaves * start.size()), scratch(c.memory == 2 ? (size_t)c.blocks * c.lot * group_words : 1);
 	for (size_t i = 0; i < slots.n; i++)
 		slots.p[i] = NAN;
-	exact<double> losses(steps.size()), group_losses(groups);
+	exact<double> losses(steps.size()), group_losses(groups * ((width + 7) / 8));
 	exact<unsigned> state(2);
 	exact<int> order_(order), places_(places);
 	exact<unsigned> barrier(1);
@@ -191,7 +191,7 @@ static outcome run(const network &n, const cut &c, const vector<float> &rows, in
 	const train_model *models = model.get();
 	int blocks = c.blocks;
 	const char *names[] = {"train_shared", "train_weights", "train_wide"};
-	size_t shared = 16 + (c.memory == 0 ? 4 * (size_t)words : 0) + (c.memory < 2 ? 4 * (size_t)c.lot * group_words : 0);
+	size_t shared = 4 * (HEADER + WORK * ops.size()) + (c.memory == 0 ? 4 * (size_t)words : 0) + (c.memory < 2 ? 4 * (size_t)c.lot * group_words : 0);
 	auto launch = [&](int from, int count, int phases, bool cooperative) {
 		*barrier.get() = 0;
 		void *arguments[] = {(void *)&models, &blocks, &from, &count, &phases};
