@@ -37,8 +37,7 @@ const (
 	// A launch ends about so soon: progress, an interruption and the watchdog wait for it.
 	launchTime       = 100 * time.Millisecond
 	firstLaunch      = 16       // steps
-	mostTrainThreads = 384      // __launch_bounds__ of train.cu …
-	wideThreads      = 256      // … and of train_wide
+	mostTrainThreads = 256      // __launch_bounds__ of train.cu
 	putBytes         = 4 << 20  // of raw rows that are copied while those before are prepared
 	walkBytes        = 64 << 20 // of prepared rows that are not held
 	tileBytes        = 32 << 20 // of values while rows are prepared
@@ -108,11 +107,16 @@ type trainStep struct {
 	scale, rate, correction1, correction2 float32
 }
 
-// Words of both; the sizes are a matter of train.cu.
+// Words of both, and of what a block has in shared memory before the weights: HEADER and, for each operation, WORK of train.cuh.
 const (
-	trainModelWords = int(unsafe.Sizeof(trainModel{})) / wordSize
-	trainStepWords  = int(unsafe.Sizeof(trainStep{})) / wordSize
+	trainModelWords  = int(unsafe.Sizeof(trainModel{})) / wordSize
+	trainStepWords   = int(unsafe.Sizeof(trainStep{})) / wordSize
+	trainHeaderWords = 4 + trainModelWords + 2*8
+	trainWorkWords   = trainOpWords + 5
 )
+
+// lossParts is how many losses there are of a group: one for eight columns.
+func (t *training) lossParts() int { return (t.columns + 7) / 8 }
 
 // newCohort lays the networks out and takes the memory that does not depend on the rows.
 func newCohort(e *Engine, programs []*kernels.Program, o kernels.TrainOptions) (*cohort, error) {
@@ -161,18 +165,19 @@ func (c *cohort) shape(info *Info) {
 		lots = []int{8, 4, 2}
 	}
 	c.each = !info.Cooperative
+	header := trainHeaderWords + trainWorkWords*(len(t.forward)+len(t.backward))
 	for _, k := range []struct {
 		name  string
 		words int
 	}{{"train_shared", len(t.layout)}, {"train_weights", 0}} {
 		for _, lot := range lots {
-			if bytes := 16 + wordSize*(k.words+lot*c.words); bytes <= info.Shared {
+			if bytes := wordSize * (header + k.words + lot*c.words); bytes <= info.Shared {
 				c.kernel, c.lot, c.shared, c.threads = k.name, lot, bytes, min(64*lot, mostTrainThreads)
 				return
 			}
 		}
 	}
-	c.kernel, c.lot, c.shared, c.threads = "train_wide", leafGroups, 16, wideThreads
+	c.kernel, c.lot, c.shared, c.threads = "train_wide", leafGroups, wordSize*header, mostTrainThreads
 }
 
 // leaves are how many there are of so many rows.
@@ -225,7 +230,7 @@ func (c *cohort) settle(s *session) error {
 		words int64
 	}{
 		{&m.parameters, k * p}, {&m.moment1, k * p}, {&m.moment2, k * p}, {&m.gradient, k * p}, {&m.layout, k * int64(len(t.layout))},
-		{&m.slots, k * p * int64(t.leaves(t.options.MaxBatch))}, {&m.groupLosses, 2 * k * int64(groups)}, {&m.state, 2 * k}, {&m.barriers, k},
+		{&m.slots, k * p * int64(t.leaves(t.options.MaxBatch))}, {&m.groupLosses, 2 * k * int64(groups*t.lossParts())}, {&m.state, 2 * k}, {&m.barriers, k},
 		{&m.models, k * int64(trainModelWords)},
 	} {
 		if err := s.alloc(of.b, of.words*wordSize); err != nil {
@@ -456,7 +461,7 @@ func (c *cohort) models(w walk, blocks int) []trainModel {
 			ops: at(&m.ops, 0), rows: at(w.rows, 0), order: at(&m.order, 0), places: at(&m.places, 0),
 			steps: at(&m.steps, i*len(w.sizes)*trainStepWords), losses: at(&m.losses, 2*i*len(w.sizes)), state: at(&m.state, 2*i), barrier: at(&m.barriers, i),
 			parameters: at(&m.parameters, p), moment1: at(&m.moment1, p), moment2: at(&m.moment2, p), gradient: at(&m.gradient, p),
-			layout: at(&m.layout, k*len(t.layout)), slots: at(&m.slots, p*t.leaves(t.options.MaxBatch)), groupLosses: at(&m.groupLosses, 2*k*groups),
+			layout: at(&m.layout, k*len(t.layout)), slots: at(&m.slots, p*t.leaves(t.options.MaxBatch)), groupLosses: at(&m.groupLosses, 2*k*groups*t.lossParts()),
 			scratch: at(&m.scratch, i*blocks*c.lot*c.words),
 			forward: int32(len(t.forward)), backward: int32(len(t.backward)), pitch: int32(t.pitch), loaded: int32(t.loaded),
 			groupWords: int32(c.words), lot: int32(c.lot), parameterCount: int32(t.parameters), slot: int32(t.parameters), layoutWords: int32(len(t.layout)),

@@ -69,7 +69,7 @@ struct train_model {
 	int forward, backward; // operations
 	int pitch, loaded;     // of a prepared row: words, and how many of them are units 0, 1, … of the tile
 	int group_words;       // of the tile
-	int lot;               // groups in the tile: 2, 4 or 8
+	int lot;               // groups in the tile: 2, 4 or 8, of train_wide 4
 	int parameter_count, slot, layout_words;
 	int width, prediction, target, gradient_unit; // of the residual; units
 	int last_act, last_y, last_slope;             // as next_act, of the prediction
@@ -163,28 +163,34 @@ INLINE float slope_at(int act, float y, const float *kept)
 }
 
 // take brings rows into the tile, eight words of four rows at a time: whole sectors of memory, and every bank once. Rows from
-// n on are 0, up to the last group of a bundle.
+// n on are 0, up to the last group of a bundle. A warp takes groups; where there are more warps than groups, words of a group.
 INLINE void take(const train_model &m, const train_step &s, const train_lot &l, int first)
 {
-	int blocks = (m.loaded + 7) / 8, word = l.lane & 7, some = l.lane >> 3;
 	int shift = !l.whole ? 1 : l.active > LEAF ? 3 : 2, loaded = m.loaded, pitch = m.pitch, n = s.n; // groups are counted by two, four or eight
+	int some = l.lane >> 3, helpers = l.warps >> shift > 1 ? l.warps >> shift : 1;
 	const int *order = m.order + s.first;
 	const float *rows = m.rows;
-	for (int i = l.warp; i < blocks << shift; i += l.warps) {
-		int group = i & ((1 << shift) - 1), u = (i >> shift) * 8 + word;
-		float *to = l.unit(group, u), v[GROUP / 4];
-		int number[GROUP / 4], row = (first + group) * GROUP + some;
-		// All loads stand before the first store: the compiler must take the tile for a part of the rows, and would wait for each.
+	for (int i = l.warp; i < helpers << shift; i += l.warps) {
+		int group = i & ((1 << shift) - 1), row = (first + group) * GROUP + some, number[GROUP / 4];
 #pragma unroll
 		for (int r = 0; r < GROUP / 4; r++)
 			number[r] = row + 4 * r < n ? order[row + 4 * r] : -1;
+#pragma unroll 1
+		for (int u = (i >> shift) * 8 + (l.lane & 7); u < (loaded + 7) / 8 * 8; u += 16 * helpers) {
+			float v[2][GROUP / 4];
+			// All loads stand before the first store: the compiler must take the tile for a part of the rows, and would wait for each.
 #pragma unroll
-		for (int r = 0; r < GROUP / 4; r++)
-			v[r] = u < loaded && number[r] >= 0 ? rows[(size_t)number[r] * pitch + u] : 0.0f;
-		if (u < loaded)
+			for (int k = 0; k < 2; k++)
 #pragma unroll
-			for (int r = 0; r < GROUP / 4; r++)
-				to[some + 4 * r] = v[r];
+				for (int r = 0; r < GROUP / 4; r++)
+					v[k][r] = u + 8 * k * helpers < loaded && number[r] >= 0 ? rows[(size_t)number[r] * pitch + u + 8 * k * helpers] : 0.0f;
+#pragma unroll
+			for (int k = 0; k < 2; k++)
+				if (u + 8 * k * helpers < loaded)
+#pragma unroll
+					for (int r = 0; r < GROUP / 4; r++)
+						l.unit(group, u + 8 * k * helpers)[some + 4 * r] = v[k][r];
+		}
 	}
 }
 
@@ -281,13 +287,13 @@ template <int T, int R> INLINE void backward_tile(const train_op &o, const float
 		}
 }
 
-// products cuts an operation into tiles by eight or by four, as leaves the four schedulers of an SM less to do. An output's
-// sum is the same.
+// products cuts an operation into tiles by eight or by four, as leaves the four schedulers of an SM less to do; a warp that is
+// alone on one waits for what it loads. An output's sum is the same.
 template <bool BACK, int R> INLINE void products(const train_op &o, const float *layout, const train_lot &l)
 {
 	int width = BACK ? o.in : o.out, both = l.bundles<R>() > 1 ? 1 : 0;
 	int eights = (width + 7) / 8 << both, fours = (width + 3) / 4 << both;
-	bool eight = (eights + 3) / 4 * 2 <= (fours + 3) / 4;
+	bool eight = eights > 4 && (eights + 3) / 4 * 2 <= (fours + 3) / 4;
 	int tiles = eight ? eights : fours;
 #pragma unroll 1
 	for (int i = l.warp; i < tiles; i += l.warps) {
@@ -463,7 +469,7 @@ template <int A, int B> INLINE void weight_gradient(const train_model &m, const 
 #pragma unroll
 			for (int b = 0; b < B; b++)
 				x[b] = group * l.words + (first_x + (column + b * across < in ? column + b * across : in - 1)) * STRIDE;
-#pragma unroll 1
+#pragma unroll 2
 			for (int at = 0; at < GROUP; at += 4) {
 				quad e[B];
 #pragma unroll
@@ -554,7 +560,7 @@ INLINE void bias_gradient(const train_model &m, const train_op &o, const train_l
 		CALL2
 
 // pass_lot goes forward, and backward where asked, over the groups from first on.
-INLINE void pass_lot(const train_model &m, const train_step &s, const train_work *work, const float *layout, const train_lot &l, int first, int phases)
+template <bool SHARED_TILE> INLINE void pass_lot(const train_model &m, const train_step &s, const train_work *work, const float *layout, const train_lot &l, int first, int phases)
 {
 	take(m, s, l, first);
 	int forward = m.forward, backward = phases & DO_BACKWARD ? m.backward : 0;
@@ -591,7 +597,7 @@ INLINE void pass_lot(const train_model &m, const train_step &s, const train_work
 			__syncthreads();
 		}
 		bias_gradient(m, o, l, slots, split, add);
-		if (w.shape == 0)
+		if (SHARED_TILE && w.shape == 0)
 			weight_gradient<8, 4>(m, w, l, slots, split, add);
 		else if (w.shape == 1)
 			weight_gradient<4, 4>(m, w, l, slots, split, add);
@@ -612,17 +618,19 @@ INLINE void pass_lot(const train_model &m, const train_step &s, const train_work
 
 // work_of cuts the weights of an operation into threads as leaves the busiest scheduler the least to do, by about so many
 // instructions of a warp.
-INLINE train_work work_of(const train_op &o, int lot)
+// Addresses of device memory leave no registers for the largest.
+template <bool SHARED_TILE> INLINE train_work work_of(const train_op &o, int lot)
 {
 	train_work w, best;
 	int least = 0;
-	for (int shape = 0; shape < 3; shape++) {
-		int a = shape == 0 ? 8 : shape == 1 ? 4 : 2, b = shape == 2 ? 2 : 4, cost = shape == 0 ? 1320 : shape == 1 ? 700 : 220;
+	for (int shape = SHARED_TILE ? 0 : 1; shape < 3; shape++) {
+		int a = shape == 0 ? 8 : shape == 1 ? 4 : 2, b = shape == 2 ? 2 : 4, cost = shape == 0 ? 1600 : shape == 1 ? 880 : 310;
 		w.o = o, w.shape = shape, w.down = (o.out + a - 1) / a, w.across = (o.in + b - 1) / b;
 		w.cells = w.down * w.across;
 		w.inverse = w.across > 1 && (unsigned)w.cells < 0xffffffffu / (unsigned)w.across ? 0xffffffffu / (unsigned)w.across + 1 : 0;
-		cost *= ((w.cells * lot + GROUP - 1) / GROUP + 3) / 4;
-		if (shape == 0 || cost < least)
+		int warps = (w.cells * lot + GROUP - 1) / GROUP;
+		cost = cost * ((warps + 3) / 4) + (warps > 4 ? 0 : 250); // alone on its scheduler a warp waits for what it loads
+		if (least == 0 || cost < least)
 			least = cost, best = w;
 	}
 	return best;
@@ -774,12 +782,12 @@ INLINE void train(const train_model *models, int blocks, int from, int count, in
 	train_work *work = (train_work *)(memory + HEADER);
 	int operations = m.forward + m.backward;
 	for (int i = t; i < operations; i += (int)blockDim.x)
-		work[i] = work_of(m.ops[i], m.lot);
+		work[i] = work_of<SHARED_TILE>(m.ops[i], m.lot);
 	float *weights = memory + HEADER + operations * WORK;
 	const float *layout = SHARED_WEIGHTS ? weights : m.layout;
 	train_lot l;
 	l.tile = SHARED_TILE ? weights + (SHARED_WEIGHTS ? m.layout_words : 0) : m.scratch + (size_t)rank * m.lot * m.group_words;
-	l.words = m.group_words, l.whole = m.lot >= LEAF;
+	l.words = m.group_words, l.whole = !SHARED_TILE || m.lot >= LEAF;
 	l.warp = t / GROUP, l.warps = (int)blockDim.x / GROUP, l.lane = t % GROUP;
 	unsigned passed = 0;
 	// An earlier launch met a loss that is not finite. This launch may meet one while this block begins.
@@ -803,7 +811,7 @@ INLINE void train(const train_model *models, int blocks, int from, int count, in
 			for (int first = rank * run; first < groups; first += blocks * run)
 				for (int at = first; at < first + run && at < groups; at += m.lot) {
 					l.active = groups - at < m.lot ? groups - at : m.lot;
-					pass_lot(m, s, work, layout, l, at, phases);
+					pass_lot<SHARED_TILE>(m, s, work, layout, l, at, phases);
 				}
 			if (blocks > 1 && (phases & DO_LOSS))
 				grid_barrier(m.barrier, ++passed * (unsigned)blocks);
@@ -866,7 +874,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) train_weights(TRAIN_PARAMET
 	train<false, true>(models, blocks, from, count, phases, memory);
 }
 
-// The wide path: all in device memory. With 384 threads a few registers are missing.
+// The wide path: all in device memory.
 extern "C" __global__ void __launch_bounds__(256, 1) train_wide(TRAIN_PARAMETERS)
 {
 	DYNAMIC_SHARED(float, memory);

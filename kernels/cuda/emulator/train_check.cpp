@@ -231,7 +231,7 @@ int main(int argc, char **argv)
 	};
 	vector<cut> cuts = {
 		{1, 256, 8, 0, false, true}, {1, 64, 2, 0, false, true}, {3, 96, 4, 0, false, false}, {2, 128, 8, 1, false, true},
-		{2, 64, 2, 2, false, false}, {3, 64, 4, 0, true, true}, {1, 32, 4, 2, true, false},
+		{2, 64, 4, 2, false, false}, {2, 64, 2, 1, false, false}, {3, 64, 4, 0, true, true}, {1, 32, 4, 2, true, false},
 	};
 	const int phases = DO_FORWARD | DO_BACKWARD | DO_LOSS | DO_STEP;
 	for (auto &n : networks) {
