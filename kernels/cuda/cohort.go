@@ -140,7 +140,9 @@ func newCohort(e *Engine, programs []*kernels.Program, o kernels.TrainOptions) (
 		}
 		c.members = append(c.members, b)
 	}
-	c.shape(&e.d.info)
+	if err := c.shape(&e.d.info); err != nil {
+		return nil, err
+	}
 	err := c.on(func(s *session) error {
 		if err := c.settle(s); err != nil {
 			c.release(s)
@@ -156,7 +158,7 @@ func newCohort(e *Engine, programs []*kernels.Program, o kernels.TrainOptions) (
 
 // shape chooses the kernel: weights and values in shared memory where there is room, and as many groups as keep a block busy
 // without keeping other blocks idle. The result does not depend on it.
-func (c *cohort) shape(info *Info) {
+func (c *cohort) shape(info *Info) error {
 	t := c.t
 	// A group's words leave 8 when divided by 32: then lanes that read the same units of neighbouring groups meet no bank twice.
 	c.words = up(t.units*unitStride-8, 32) + 8
@@ -173,11 +175,16 @@ func (c *cohort) shape(info *Info) {
 		for _, lot := range lots {
 			if bytes := wordSize * (header + k.words + lot*c.words); bytes <= info.Shared {
 				c.kernel, c.lot, c.shared, c.threads = k.name, lot, bytes, min(64*lot, mostTrainThreads)
-				return
+				return nil
 			}
 		}
 	}
 	c.kernel, c.lot, c.shared, c.threads = "train_wide", leafGroups, wordSize*header, mostTrainThreads
+	if c.shared > info.Shared {
+		return fmt.Errorf("engine cuda cannot train a network of %d operations a row, forward and back; the shared memory of this GPU holds %d",
+			len(t.forward)+len(t.backward), (info.Shared/wordSize-trainHeaderWords)/trainWorkWords)
+	}
+	return nil
 }
 
 // leaves are how many there are of so many rows.

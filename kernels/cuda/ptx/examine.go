@@ -14,12 +14,18 @@ const (
 	floorTarget            = "sm_75"
 )
 
+var unusedBytes = regexp.MustCompile(`(?m)^\s*\.pragma "used_bytes_mask[^\n]*\n`)
+
 var version = regexp.MustCompile(`(?m)^\.version (\d+)\.(\d+)$`)
 
 // lowered marks PTX with the version that the oldest driver takes. A driver refuses PTX newer than itself, and NVRTC marks
 // what it makes with its own version, whatever is in it; that nothing newer is in it, ptxas 11.8 is the proof. An older
 // NVRTC is no way out: for the same source its kernels need up to twice the registers.
+//
+// With its version it marks loads of which not all bytes are used, for an assembler that knows them. To others the line means
+// nothing, and 11.8 warns of each.
 func lowered(ptx string) string {
+	ptx = unusedBytes.ReplaceAllString(ptx, "")
 	return version.ReplaceAllStringFunc(ptx, func(line string) string {
 		if newer(line) {
 			return fmt.Sprintf(".version %d.%d", floorMajor, floorMinor)
