@@ -161,7 +161,7 @@ INLINE void train(const train_model *models, int blocks, int from, int count, in
 		}
 		if (phases & DO_LOSS) {
 			// One warp adds up the loss while all make the step; none of it is kept before the loss is known.
-			int ahead = row_ahead(m, next, rank, blocks, run, t);
+			int ahead = phases & DO_FORWARD ? row_ahead(m, next, rank, blocks, run, t) : -1; // no barrier stands before next elsewhere
 			if (l.warp == l.warps - 1)
 				add_losses(m, s, (double *)memory, l.lane);
 			bool known = false;
