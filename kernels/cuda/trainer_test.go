@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/lapwing-stream/lapwing/kernels"
@@ -208,4 +209,17 @@ func TestTrainingWithoutMemory_Case7_04(t *testing.T) {
 	if _, err := tr2.Step(values[:256*30], .01); err != nil {
 		t.Errorf("memory is there again: %v", err)
 	}
+}
+
+// TestTooManyOperations: a block has its operations in shared memory; a network of more than that holds is refused before a launch is.
+func TestTooManyOperations(t *testing.T) {
+	fake(t, "device=t4")
+	widths := slices.Repeat([]int{2}, 360)
+	p, o, _ := sensors(1, widths...)
+	_, err := engine(t, open(t, Options{})).Trainer(p, o)
+	if err == nil || !strings.Contains(err.Error(), "718 operations a row, forward and back; the shared memory of this GPU holds 679") {
+		t.Error(err)
+	}
+	p, o, _ = sensors(1, widths[:330]...)
+	newTrainer(t, engine(t, open(t, Options{})), p, o)
 }
