@@ -6,8 +6,8 @@
 #include "train.cuh"
 
 // quotient is n/d by multiplications: without the branch of the division, behind which the compiler moves nothing, so that
-// several values are under way at a time. It is correctly rounded where 2^-98 < |n|, which a test over all arguments of
-// tanh shows, and the same bits everywhere.
+// several values are under way at a time. It is correctly rounded where 2^-98 < |n|, by trial of all arguments of
+// tanh, and the same bits everywhere.
 INLINE float quotient(float n, float d)
 {
 	float r = float_of(0x7ef311c7 - bits_of(d)); // 1/d within an eighth
