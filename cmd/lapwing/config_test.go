@@ -326,6 +326,45 @@ pyroscope: {url: "http://user:%[1]s8@127.0.0.1:4040", password: "%[1]s9"}
 	}
 }
 
+// A secret may stand in a file, named by the property's name with .file behind it; it never stands on a command line.
+func TestSecretsComeFromFiles(t *testing.T) {
+	t.Chdir(t.TempDir())
+	writeFile(t, "password", "XSECRETX \r\n")
+	writeFile(t, "empty", "\n")
+	e, err := loadConfig(loadOptions{environ: []string{"LAPWING_KAFKA_SASL_PASSWORD_FILE=password"}, props: []string{"ssl.key.password.file=password"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for property, origin := range map[string]string{"sasl.password": "LAPWING_KAFKA_SASL_PASSWORD_FILE, from password", "ssl.key.password": "--property, from password"} {
+		if e.Kafka[property] != "XSECRETX " || e.origin["kafka."+property] != origin {
+			t.Errorf("%s is %q, from %q", property, e.Kafka[property], e.origin["kafka."+property])
+		}
+	}
+	if len(e.Kafka) != 3 { // bootstrap.servers is the third
+		t.Errorf("properties %v", e.Kafka)
+	}
+	for _, c := range []struct {
+		name, environ, property, want string
+	}{
+		{"on the command line", "", "sasl.password=XSECRETX", "sasl.password is a secret, and a command line can be read by everybody on this machine"},
+		{"absent", "LAPWING_KAFKA_SASL_PASSWORD_FILE=absent", "", "kafka.sasl.password.file cannot be read: "},
+		{"empty", "LAPWING_KAFKA_SASL_PASSWORD_FILE=empty", "", "kafka.sasl.password.file names an empty file: empty"},
+		{"both", "LAPWING_KAFKA_SASL_PASSWORD=XSECRETX", "sasl.password.file=password", "kafka.sasl.password is given, and a file for it too: password"},
+	} {
+		o := loadOptions{}
+		if c.environ != "" {
+			o.environ = []string{c.environ}
+		}
+		if c.property != "" {
+			o.props = []string{c.property}
+		}
+		_, err := loadConfig(o)
+		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "XSECRETX") {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		}
+	}
+}
+
 func TestConfigOutputIsAFileAgain(t *testing.T) {
 	e, err := load(t, contractFile, loadOptions{environ: []string{"LAPWING_TRAIN_LAYERS=8,3,8"}})
 	if err != nil {

@@ -497,6 +497,11 @@ func (l *loader) flags(o loadOptions) {
 			l.fault("--property", strconv.Quote(p)+" is not KEY=VALUE", "write it as --property security.protocol=SSL")
 			continue
 		}
+		if secretProperty(key) {
+			l.fault("--property", key+" is a secret, and a command line can be read by everybody on this machine", "set "+envPrefix+"KAFKA_"+strings.ToUpper(strings.ReplaceAll(key, ".", "_"))+
+				", or name a file with --property "+key+secretFile+"=FILE")
+			continue
+		}
 		l.e.Kafka[key] = value
 		l.e.origin["kafka."+key] = "--property"
 	}
@@ -520,6 +525,7 @@ func (l *loader) flags(o loadOptions) {
 
 // check holds rules over several settings.
 func (l *loader) check() {
+	l.secretFiles()
 	l.kafka()
 	outputs := map[string]int{}
 	for i := range l.e.Streams {

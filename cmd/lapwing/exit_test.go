@@ -170,7 +170,8 @@ func TestSecretsAppearNowhere_Case8_03(t *testing.T) {
 			group.Go(func() {
 				limit <- struct{}{}
 				defer func() { <-limit }()
-				out, stderr, code := b.process([]string{"LAPWING_PYROSCOPE_PASSWORD=" + mark + "9", "LAPWING_PYROSCOPE_USER=ann"}, line)
+				line, environ := secretsAside(line)
+				out, stderr, code := b.process(append(environ, "LAPWING_PYROSCOPE_PASSWORD="+mark+"9", "LAPWING_PYROSCOPE_USER=ann"), line)
 				if code == 0 {
 					t.Errorf("%s: lapwing %s: succeeded", name, line)
 				}
@@ -216,6 +217,24 @@ func TestSecretsAppearNowhere_Case8_03(t *testing.T) {
 	if all := out.String() + errs.String(); strings.Contains(all, mark) {
 		t.Errorf("serve shows a secret:\n%s", all)
 	}
+}
+
+// secretsAside moves secret properties from a command line, which takes none, to the environment.
+func secretsAside(line string) (rest string, environ []string) {
+	var words []string
+	for part := range strings.SplitSeq(line, " -X ") {
+		property, value, _ := strings.Cut(part, "=")
+		if !secretProperty(property) {
+			words = append(words, part)
+			continue
+		}
+		value, after, more := strings.Cut(value, " ")
+		environ = append(environ, "LAPWING_KAFKA_"+strings.ToUpper(strings.ReplaceAll(property, ".", "_"))+"="+value)
+		if more { // what stood behind it belongs to the flag before
+			words[len(words)-1] += " " + after
+		}
+	}
+	return strings.Join(words, " -X "), environ
 }
 
 // frozenListener accepts connections and says nothing.

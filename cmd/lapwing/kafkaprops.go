@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 
@@ -32,6 +33,38 @@ var kafkaProperties = strings.Fields(`
 	ssl.endpoint.identification.algorithm ssl.engine.location ssl.key.location ssl.key.password ssl.key.pem
 	ssl.keystore.location ssl.keystore.password ssl.providers ssl.sigalgs.list sticky.partitioning.linger.ms
 	topic.metadata.propagation.max.ms topic.metadata.refresh.interval.ms transaction.timeout.ms`)
+
+// secretFile at the end of a secret property's name means that the value is the name of the file which holds the secret.
+const secretFile = ".file"
+
+// secretFiles reads the secrets that stand in files. What ends the file's last line is no part of them.
+func (l *loader) secretFiles() {
+	for _, k := range slices.Sorted(maps.Keys(l.e.Kafka)) {
+		property, ok := strings.CutSuffix(k, secretFile)
+		if !ok || !secretProperty(property) {
+			continue
+		}
+		name, where := l.e.Kafka[k], l.e.origin["kafka."+k]
+		delete(l.e.Kafka, k)
+		delete(l.e.origin, "kafka."+k)
+		if _, both := l.e.Kafka[property]; both {
+			l.fault(where, "kafka."+property+" is given, and a file for it too: "+name, "keep one of them")
+			continue
+		}
+		data, err := os.ReadFile(name)
+		secret := strings.TrimRight(string(data), "\r\n")
+		switch {
+		case err != nil:
+			l.fault(where, "kafka."+k+" cannot be read: "+err.Error(), "name a file that this process may read")
+			continue
+		case secret == "":
+			l.fault(where, "kafka."+k+" names an empty file: "+name, "write the secret into it")
+			continue
+		}
+		l.e.Kafka[property] = secret
+		l.e.origin["kafka."+property] = where + ", from " + name
+	}
+}
 
 // kafka checks the kafka map where it was read, so that its faults carry a line and come with all others.
 func (l *loader) kafka() {
