@@ -18,9 +18,11 @@ type Cohort interface {
 	Steps(rows []float32, batch int, rates [][]float32) (losses [][]float64, err error)
 	// Loss is the mean loss over rows of every network k with of[k], without a step; 0 for the others.
 	Loss(rows []float32, of []bool) ([]float64, error)
-	// Parameters and SetParameters are those of network k, as a Trainer has them.
+	// Those of network k, as a Trainer has them.
 	Parameters(k int) [][]float32
 	SetParameters(k int, to [][]float32) error
+	Moments(k int) Moments
+	SetMoments(k int, to Moments) error
 	Close() error
 }
 
@@ -65,6 +67,12 @@ func sameWidths(programs []*Program, v Value) bool {
 	return true
 }
 
+// walker is a Trainer that makes many steps in one go: a step at each rate, over the minibatches that rows has one after another,
+// sizes[i] rows for step i. A loss that is not finite is the last; its step is not made.
+type walker interface {
+	WalkOver(rows []float32, sizes []int, rates []float32) (losses []float64, err error)
+}
+
 // trainers are a cohort of single Trainers.
 type trainers struct {
 	of      []Trainer
@@ -105,6 +113,16 @@ func (c *trainers) Steps(rows []float32, batch int, rates [][]float32) ([][]floa
 		if len(rates[k]) > batches {
 			return fmt.Errorf("%d steps over %d minibatches", len(rates[k]), batches)
 		}
+		if w, ok := c.of[k].(walker); ok && len(rates[k]) > 0 {
+			some := rows[:min(len(rates[k])*size, len(rows))]
+			var sizes []int
+			for left := len(some) / c.width; left > 0; left -= batch {
+				sizes = append(sizes, min(left, batch))
+			}
+			var err error
+			losses[k], err = w.WalkOver(some, sizes, rates[k])
+			return err
+		}
 		for i, rate := range rates[k] {
 			loss, err := c.of[k].Step(rows[i*size:min((i+1)*size, len(rows))], rate)
 			if err != nil {
@@ -135,6 +153,10 @@ func (c *trainers) Loss(rows []float32, of []bool) ([]float64, error) {
 func (c *trainers) Parameters(k int) [][]float32 { return c.of[k].Parameters() }
 
 func (c *trainers) SetParameters(k int, to [][]float32) error { return c.of[k].SetParameters(to) }
+
+func (c *trainers) Moments(k int) Moments { return c.of[k].Moments() }
+
+func (c *trainers) SetMoments(k int, to Moments) error { return c.of[k].SetMoments(to) }
 
 func (c *trainers) Close() error {
 	var errs []error

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// stretchBatches minibatches are gathered at a time, as many as stretchBytes hold: enough that a call of the engine outweighs the
+	// stretchBatches minibatches at most are gathered at a time, as many as stretchBytes hold: enough that a call of the engine outweighs the
 	// waiting for the slowest network at its end, and few enough that progress and an interruption are not kept waiting.
 	stretchBatches = 64
 	stretchBytes   = 4 << 20
@@ -32,7 +32,11 @@ type contest struct {
 	first   int         // which of those runners[0] is
 
 	cohort  kernels.Cohort
+	holder  holder // nil where the cohort does not hold the history
 	on      []bool // still running
+	order   *epochs
+	rows    []float32 // the buffer of a stretch
+	numbers []int32   // of its rows, where they are held
 	began   time.Time
 	pace    *pace
 	samples float64 // of all networks
@@ -60,6 +64,15 @@ func (c *contest) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer c.cohort.Close()
+	if t, ok := c.cohort.(holder); ok {
+		held, err := c.hold(ctx, c.plan.h, t)
+		if err != nil {
+			return err
+		}
+		if held {
+			c.holder = t
+		}
+	}
 	c.began = time.Now()
 	defer func() { c.seconds = time.Since(c.began).Seconds() }()
 	c.on = make([]bool, len(c.runners))
@@ -109,29 +122,22 @@ func (c *contest) lap(ctx context.Context) ([]*divergence, error) {
 		}
 	}
 	c.pace = newPace(int64(c.plan.total), time.Now())
-	order := c.plan.h.epochs(c.plan.train, c.Seed)
-	most := min(max(stretchBytes/(4*c.plan.h.width*c.plan.batch), 1), stretchBatches)
-	rates := make([][]float32, len(c.runners))
-	var rows []float32
+	c.order = c.plan.h.epochs(c.plan.train, c.Seed)
+	length := 1
 	for step := 0; step < c.plan.total && c.running() > 0; {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 		next := min(step/c.plan.every*c.plan.every+c.plan.every, c.plan.total) // evaluation
-		if rows, err = order.next(min(most, next-step)*c.plan.batch, rows); err != nil {
-			return nil, err
-		}
-		n := len(rows) / c.plan.h.width
-		steps := (n + c.plan.batch - 1) / c.plan.batch
-		for k := range rates {
-			rates[k] = nil
-			for i := 0; c.on[k] && i < steps; i++ {
-				rates[k] = append(rates[k], float32(c.runners[k].state.Rate*schedule(step+i, c.plan.total)))
-			}
-		}
-		losses, err := c.cohort.Steps(rows, c.plan.batch, rates)
+		began, asked := time.Now(), min(length, next-step)
+		losses, steps, n, err := c.stretch(step, asked)
 		if err != nil {
 			return nil, err
+		}
+		if took := time.Since(began); took < stretchTime/2 && asked == length {
+			length *= 2
+		} else if took > 2*stretchTime {
+			length = max(length/2, 1)
 		}
 		for k := range losses {
 			s := &c.runners[k].state
@@ -162,6 +168,38 @@ func (c *contest) lap(ctx context.Context) ([]*divergence, error) {
 		}
 	}
 	return diverged, nil
+}
+
+// stretch makes up to most steps with the networks that are on: steps of them, over n rows.
+func (c *contest) stretch(from, most int) (losses [][]float64, steps, n int, err error) {
+	width, batch := c.plan.h.width, c.plan.batch
+	if c.holder != nil {
+		var sizes []int
+		if c.numbers, sizes, err = c.order.number(most, batch, c.numbers[:0]); err != nil {
+			return nil, 0, 0, err
+		}
+		losses, err = c.holder.Walk(c.numbers, sizes, c.rates(from, len(sizes)))
+		return losses, len(sizes), len(c.numbers), err
+	}
+	most = min(most, max(stretchBytes/(4*width*batch), 1), stretchBatches)
+	if c.rows, err = c.order.next(most*batch, c.rows); err != nil {
+		return nil, 0, 0, err
+	}
+	n = len(c.rows) / width
+	steps = (n + batch - 1) / batch
+	losses, err = c.cohort.Steps(c.rows, batch, c.rates(from, steps))
+	return losses, steps, n, err
+}
+
+// rates are those of n steps of the networks that are on.
+func (c *contest) rates(from, n int) [][]float32 {
+	rates := make([][]float32, len(c.runners))
+	for k := range rates {
+		for i := 0; c.on[k] && i < n; i++ {
+			rates[k] = append(rates[k], float32(c.runners[k].state.Rate*schedule(from+i, c.plan.total)))
+		}
+	}
+	return rates
 }
 
 func (c *contest) running() (n int) {

@@ -6,12 +6,17 @@ import (
 	"math"
 )
 
-// device is what a kernels.Trainer may be beside: one with memory of its own, which makes many steps in one go.
-type device interface {
+// memory is what an engine's device keeps rows in.
+type memory interface {
 	// Hold makes room for n raw rows, numbered from 0; false where there is not enough.
 	Hold(n int) (bool, error)
 	// Put copies rows to the number first and on.
 	Put(first int, rows []float32) error
+}
+
+// device is what a kernels.Trainer may be beside: one with memory of its own, which makes many steps in one go.
+type device interface {
+	memory
 	// Walk makes a step at each rate on minibatches of held rows, whose numbers order has one after another: sizes[i] of them
 	// are step i's. A loss that is not finite is the last; its step is not made. Where it fails no step is made.
 	Walk(order []int32, sizes []int, rates []float32) (losses []float64, err error)
@@ -19,30 +24,42 @@ type device interface {
 	WalkOver(rows []float32, sizes []int, rates []float32) (losses []float64, err error)
 }
 
+// holder is what a kernels.Cohort may be beside: one that holds the rows once for all networks. Walk is Steps over held rows, whose
+// numbers order has one after another, sizes[i] of them for step i. Where it fails no step is made.
+type holder interface {
+	memory
+	Walk(order []int32, sizes []int, rates [][]float32) (losses [][]float64, err error)
+}
+
 // givenBytes bounds the rows that a device is given for a stretch, where it cannot hold the history.
 const givenBytes = 16 << 20
 
-// onDevice hands the history to a trainer that has a device, once: all of it, so that a row has the same number there as here.
-// Where it does not fit, every stretch takes its rows along.
-func (d *descent) onDevice(ctx context.Context) error {
+// hold hands the history to a device, once: all of it, so that a row has the same number there as here. Where it does not fit every
+// stretch takes its rows along.
+func (j *job) hold(ctx context.Context, h *history, m memory) (bool, error) {
+	if h.n > math.MaxInt32 {
+		return false, nil
+	}
+	fits, err := m.Hold(h.n)
+	if err != nil {
+		return false, err
+	}
+	if !fits {
+		j.Log.Info("the history does not fit the device's memory: rows go there step by step", "rows", h.n)
+		return false, nil
+	}
+	return true, h.pass(ctx, 1, func(_, first int, rows []float32) error { return m.Put(first, rows) })
+}
+
+// onDevice gives a trainer that has a device the history.
+func (d *descent) onDevice(ctx context.Context) (err error) {
 	t, ok := d.trainer.(device)
 	if !ok {
 		return nil
 	}
 	d.device = t
-	if d.h.n > math.MaxInt32 {
-		return nil
-	}
-	fits, err := t.Hold(d.h.n)
-	if err != nil {
-		return err
-	}
-	if !fits {
-		d.job.Log.Info("the history does not fit the device's memory: rows go there step by step", "rows", d.h.n)
-		return nil
-	}
-	d.resident = true
-	return d.h.pass(ctx, 1, func(_, first int, rows []float32) error { return t.Put(first, rows) })
+	d.resident, err = d.job.hold(ctx, d.h, t)
+	return err
 }
 
 // walk makes up to n steps on the device: the minibatches that stretch would have taken one by one.
@@ -85,9 +102,35 @@ func (d *descent) walk(ctx context.Context, n int) ([]float64, error) {
 	return losses, err
 }
 
+// number appends the numbers of the rows of the next n minibatches to numbers.
+func (e *epochs) number(n, batch int, numbers []int32) (_ []int32, sizes []int, err error) {
+	for range n {
+		size := 0
+		for size < batch {
+			dealt, err := e.deal(batch-size, size > 0)
+			if err != nil {
+				return numbers, nil, err
+			}
+			if len(dealt) == 0 {
+				break
+			}
+			size += len(dealt)
+			for _, g := range dealt {
+				numbers = append(numbers, int32(g))
+			}
+		}
+		sizes = append(sizes, size)
+	}
+	return numbers, sizes, nil
+}
+
 // deal takes the next n minibatches: their rows' numbers where the device holds the history, else the rows.
 func (d *descent) deal(n int) (sizes []int, err error) {
-	d.numbers, d.rows = d.numbers[:0], d.rows[:0]
+	if d.resident {
+		d.numbers, sizes, err = d.order.number(n, d.batch, d.numbers[:0])
+		return sizes, err
+	}
+	d.rows = d.rows[:0]
 	for range n {
 		size := 0
 		for size < d.batch {
@@ -99,12 +142,6 @@ func (d *descent) deal(n int) (sizes []int, err error) {
 				break
 			}
 			size += len(dealt)
-			if d.resident {
-				for _, g := range dealt {
-					d.numbers = append(d.numbers, int32(g))
-				}
-				continue
-			}
 			had := len(d.rows)
 			d.rows = append(d.rows, make([]float32, len(dealt)*d.h.width)...)
 			if _, err := d.h.gather(dealt, d.rows[had:len(d.rows):cap(d.rows)]); err != nil {

@@ -19,17 +19,22 @@ type holdingEngine struct {
 
 func (e *holdingEngine) Trainer(p *kernels.Program, o kernels.TrainOptions) (kernels.Trainer, error) {
 	t, err := e.Engine.Trainer(p, o)
-	return &holdingTrainer{Trainer: t, e: e, width: p.Width}, err
+	return &holdingTrainer{t, heldRows{e: e, width: p.Width}}, err
 }
 
-type holdingTrainer struct {
-	kernels.Trainer
+func (e *holdingEngine) Cohort(programs []*kernels.Program, o kernels.TrainOptions) (kernels.Cohort, error) {
+	c, err := kernels.NewCohort(e.Engine, programs, o)
+	return &holdingCohort{Cohort: c, heldRows: heldRows{e: e, width: programs[0].Width}}, err
+}
+
+// heldRows are in the memory of a device.
+type heldRows struct {
 	e     *holdingEngine
 	width int
 	rows  []float32
 }
 
-func (t *holdingTrainer) Hold(n int) (bool, error) {
+func (t *heldRows) Hold(n int) (bool, error) {
 	if n > t.e.room {
 		return false, nil
 	}
@@ -37,18 +42,53 @@ func (t *holdingTrainer) Hold(n int) (bool, error) {
 	return true, nil
 }
 
-func (t *holdingTrainer) Put(first int, rows []float32) error {
+func (t *heldRows) Put(first int, rows []float32) error {
 	copy(t.rows[first*t.width:], rows)
 	return nil
 }
 
-func (t *holdingTrainer) Walk(order []int32, sizes []int, rates []float32) ([]float64, error) {
-	t.e.walks++
-	var rows []float32
+func (t *heldRows) of(order []int32) (rows []float32) {
 	for _, g := range order {
 		rows = append(rows, t.rows[int(g)*t.width:][:t.width]...)
 	}
-	return t.steps(rows, sizes, rates)
+	return rows
+}
+
+type holdingCohort struct {
+	kernels.Cohort
+	heldRows
+}
+
+func (c *holdingCohort) Walk(order []int32, sizes []int, rates [][]float32) ([][]float64, error) {
+	c.e.walks++
+	losses := make([][]float64, len(rates))
+	for i, n := range sizes {
+		one := make([][]float32, len(rates))
+		for k, l := range losses {
+			if len(l) == i && i < len(rates[k]) && (i == 0 || finite(l[i-1])) {
+				one[k] = rates[k][i : i+1]
+			}
+		}
+		some, err := c.Steps(c.of(order[:n]), n, one)
+		if err != nil {
+			return nil, err
+		}
+		for k := range some {
+			losses[k] = append(losses[k], some[k]...)
+		}
+		order = order[n:]
+	}
+	return losses, nil
+}
+
+type holdingTrainer struct {
+	kernels.Trainer
+	heldRows
+}
+
+func (t *holdingTrainer) Walk(order []int32, sizes []int, rates []float32) ([]float64, error) {
+	t.e.walks++
+	return t.steps(t.of(order), sizes, rates)
 }
 
 func (t *holdingTrainer) WalkOver(rows []float32, sizes []int, rates []float32) ([]float64, error) {
@@ -77,36 +117,41 @@ func (t *holdingTrainer) steps(rows []float32, sizes []int, rates []float32) (lo
 }
 
 // A device that holds the history, one that is given the rows, and a trainer without a device see the same minibatches: the same
-// bytes. Also where a rate lets training diverge and begin again.
+// bytes, for one network and for several. Also where a rate lets training diverge and begin again.
 func TestDeviceSeesTheSameMinibatches_Case4_12(t *testing.T) {
 	b := newBench(t)
 	b.topic("t", 3, values(3, machine(1, 1500)...)...)
-	for _, rate := range []float64{0, 20} {
-		run := func(e kernels.Engine) []byte {
-			t.Helper()
-			b.deps.Engine = e
-			o := quick("t")
-			o.Epochs = 7
-			if rate > 0 {
-				o.Optimizer, o.LearningRate = "sgd", rate
-			}
-			m := b.mustRun(o).Model
-			m.Lineage.Metrics = nil
-			data, err := m.Encode()
-			if err != nil {
-				t.Fatal(err)
-			}
-			return data
+	for _, candidates := range []int{1, 3} {
+		deviceSeesTheSame(t, b, candidates, 0)
+		deviceSeesTheSame(t, b, candidates, 20)
+	}
+}
+
+func deviceSeesTheSame(t *testing.T, b *bench, candidates int, rate float64) {
+	run := func(e kernels.Engine) []byte {
+		t.Helper()
+		b.deps.Engine = e
+		o := quick("t")
+		o.Epochs, o.Candidates, o.Vary = 7, candidates, VaryRate
+		if rate > 0 {
+			o.Optimizer, o.LearningRate = "sgd", rate
 		}
-		plain := run(cpu.New())
-		holding, given := &holdingEngine{Engine: cpu.New(), room: 1500}, &holdingEngine{Engine: cpu.New(), room: 1499}
-		for _, e := range []*holdingEngine{holding, given} {
-			if !bytes.Equal(run(e), plain) {
-				t.Errorf("room for %d rows: another model than without a device", e.room)
-			}
+		m := b.mustRun(o).Model
+		m.Lineage.Metrics = nil
+		data, err := m.Encode()
+		if err != nil {
+			t.Fatal(err)
 		}
-		if holding.walks == 0 || holding.given != 0 || given.walks != 0 || given.given == 0 {
-			t.Errorf("%d and %d walks over held rows, %d and %d over given ones", holding.walks, given.walks, holding.given, given.given)
+		return data
+	}
+	plain := run(cpu.New())
+	holding, given := &holdingEngine{Engine: cpu.New(), room: 1500}, &holdingEngine{Engine: cpu.New(), room: 1499}
+	for _, e := range []*holdingEngine{holding, given} {
+		if !bytes.Equal(run(e), plain) {
+			t.Errorf("room for %d rows: another model than without a device", e.room)
 		}
+	}
+	if holding.walks == 0 || holding.given != 0 || given.walks != 0 || (given.given == 0) != (candidates > 1) {
+		t.Errorf("%d and %d walks over held rows, %d and %d over given ones", holding.walks, given.walks, holding.given, given.given)
 	}
 }

@@ -171,6 +171,25 @@ func cohortOf(t *testing.T, e kernels.Engine, widths [][]int, o kernels.TrainOpt
 			}
 		}
 	}
+	// Another cohort goes on from what each has come to.
+	again, err := kernels.NewCohort(e, programs, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	for k, tr := range alone {
+		got, want := c.Moments(k), tr.Moments()
+		if err := errors.Join(sameAll(got.First, want.First), sameAll(got.Second, want.Second)); err != nil || got.Steps != want.Steps {
+			t.Errorf("network %d remembers %d steps, alone %d (%v)", k, got.Steps, want.Steps, err)
+		}
+		if err := errors.Join(again.SetParameters(k, c.Parameters(k)), again.SetMoments(k, got)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.SetMoments(0, kernels.Moments{Steps: -1}); err == nil {
+		t.Error("moments after fewer than no steps are taken")
+	}
+	walks(t, again, alone, n, batch)
 	none, err := c.Loss(held, make([]bool, len(programs)))
 	for _, loss := range none {
 		if loss != 0 || err != nil {
@@ -184,3 +203,97 @@ func cohortOf(t *testing.T, e kernels.Engine, widths [][]int, o kernels.TrainOpt
 		t.Error("a cohort of no network is made")
 	}
 }
+
+// held is what a cohort may be beside: one whose device holds rows, once for all networks.
+type held interface {
+	Hold(n int) (bool, error)
+	Put(first int, rows []float32) error
+	Walk(order []int32, sizes []int, rates [][]float32) ([][]float64, error)
+}
+
+// walks: minibatches of any sizes, of rows that are held where the cohort can hold any and given where not, change each network as a
+// trainer of its own; one network is left alone and another stops early.
+func walks(t *testing.T, c kernels.Cohort, alone []kernels.Trainer, n *net, batch int) {
+	const rows = 130
+	width := n.p.Width
+	values := n.rows(rows)
+	sizes := []int{batch, batch, 1, batch, 17}
+	var order []int32
+	var given []float32
+	for i := range 3*batch + 18 {
+		at := i * 37 % rows
+		order = append(order, int32(at))
+		given = append(given, values[at*width:][:width]...)
+	}
+	rates := make([][]float32, len(alone))
+	for k := range rates {
+		for i := range sizes {
+			if k != 1 && (k != 2 || i < 3) {
+				rates[k] = append(rates[k], .02/float32(k+i+1))
+			}
+		}
+	}
+	var losses [][]float64
+	h, holds := c.(held)
+	if holds {
+		room, err := h.Hold(rows)
+		if err != nil || !room {
+			t.Fatalf("room for %d rows: %v, %v", rows, room, err)
+		}
+		for first := 0; first < rows; first += 50 {
+			if err := h.Put(first, values[first*width:min(first+50, rows)*width]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if losses, err = h.Walk(order, sizes, rates); err != nil {
+			t.Fatal(err)
+		}
+		for what, err := range map[string]error{
+			"a row that is not held":      second(h.Walk([]int32{rows}, []int{1}, make([][]float32, len(alone)))),
+			"rows of no step":             second(h.Walk(order[:5], []int{4}, make([][]float32, len(alone)))),
+			"rates for too many networks": second(h.Walk(order[:5], []int{5}, make([][]float32, len(alone)+1))),
+		} {
+			if err == nil {
+				t.Errorf("%s is taken", what)
+			}
+		}
+	} else {
+		losses = make([][]float64, len(alone))
+		rest, left := given, make([][]float32, len(alone))
+		for i, size := range sizes {
+			for k := range left {
+				left[k] = rates[k][min(i, len(rates[k])):min(i+1, len(rates[k]))]
+			}
+			some, err := c.Steps(rest[:size*width], batch, left)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for k := range some {
+				losses[k] = append(losses[k], some[k]...)
+			}
+			rest = rest[size*width:]
+		}
+	}
+	for k, tr := range alone {
+		rest := given
+		if len(losses[k]) != len(rates[k]) {
+			t.Fatalf("network %d: %d losses of %d steps", k, len(losses[k]), len(rates[k]))
+		}
+		for i, rate := range rates[k] {
+			want, err := tr.Step(rest[:sizes[i]*width], rate)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if losses[k][i] != want {
+				t.Errorf("held %v, network %d: loss %d is %v, alone %v", holds, k, i, losses[k][i], want)
+			}
+			rest = rest[sizes[i]*width:]
+		}
+		got, want := c.Moments(k), tr.Moments()
+		if err := errors.Join(sameAll(c.Parameters(k), tr.Parameters()), sameAll(got.First, want.First), sameAll(got.Second, want.Second)); err != nil || got.Steps != want.Steps {
+			t.Errorf("held %v, network %d: %d steps, alone %d (%v)", holds, k, got.Steps, want.Steps, err)
+		}
+	}
+}
+
+func second[T any](_ T, err error) error { return err }

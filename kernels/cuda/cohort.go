@@ -58,6 +58,7 @@ type cohort struct {
 	shared  int    // bytes
 	each    bool   // blocks may not wait for each other: a launch for each half of a step
 	length  int    // of the next launch, steps
+	rows    int    // held on the device, once for all networks
 	closed  bool
 	m       *trainMemory
 }
@@ -527,6 +528,20 @@ func (c *cohort) outcome(s *session, w walk) ([][]float64, error) {
 	}
 	losses := make([][]float64, len(w.of))
 	after := make([]member, len(w.of))
+	// All networks from the first to the last in three copies: one each would cost more than the steps of many.
+	var parameters, moment1, moment2 []float32
+	if w.phases&doStep != 0 {
+		words := (w.of[len(w.of)-1] + 1 - w.of[0]) * c.t.parameters
+		for _, of := range []struct {
+			to   *[]float32
+			from *buffer
+		}{{&parameters, &c.m.parameters}, {&moment1, &c.m.moment1}, {&moment2, &c.m.moment2}} {
+			*of.to = make([]float32, words)
+			if err := download(s, *of.to, of.from, w.of[0]*c.t.parameters); err != nil {
+				return nil, err
+			}
+		}
+	}
 	for i, k := range w.of {
 		done := int(state[2*i])
 		if state[2*i+1] != 0 {
@@ -542,17 +557,9 @@ func (c *cohort) outcome(s *session, w walk) ([][]float64, error) {
 		if w.phases&doStep == 0 {
 			continue
 		}
-		b := member{parameters: make([]float32, c.t.parameters), moment1: make([]float32, c.t.parameters), moment2: make([]float32, c.t.parameters)}
-		b.steps = c.members[k].steps + int(state[2*i])
-		for _, of := range []struct {
-			to   []float32
-			from *buffer
-		}{{b.parameters, &c.m.parameters}, {b.moment1, &c.m.moment1}, {b.moment2, &c.m.moment2}} {
-			if err := download(s, of.to, of.from, k*c.t.parameters); err != nil {
-				return nil, err
-			}
-		}
-		after[i] = b
+		from := (k - w.of[0]) * c.t.parameters
+		to := from + c.t.parameters
+		after[i] = member{parameters: parameters[from:to:to], moment1: moment1[from:to:to], moment2: moment2[from:to:to], steps: c.members[k].steps + int(state[2*i])}
 	}
 	if w.phases&doStep == 0 {
 		return losses, nil

@@ -11,10 +11,7 @@ import (
 )
 
 // trainer is a cohort of one network.
-type trainer struct {
-	c    *cohort
-	rows int // held
-}
+type trainer struct{ c *cohort }
 
 // Trainer trains on the device. Where the engine may fall back and the device cannot take the network, the processor trains it.
 func (e *Engine) Trainer(p *kernels.Program, o kernels.TrainOptions) (kernels.Trainer, error) {
@@ -46,9 +43,11 @@ func (e *Engine) Cohort(programs []*kernels.Program, o kernels.TrainOptions) (ke
 	return kernels.NewCohort(e.o.Beside, programs, o)
 }
 
+var errClosedTrainer = errors.New("engine cuda: the trainer is closed")
+
 func (c *cohort) check(rows []float32, most int) (int, error) {
 	if c.closed {
-		return 0, errors.New("engine cuda: the trainer is closed")
+		return 0, errClosedTrainer
 	}
 	width := c.t.width
 	n := len(rows) / width
@@ -203,16 +202,30 @@ func (t *trainer) Parameters() [][]float32 { return t.c.Parameters(0) }
 
 func (t *trainer) SetParameters(from [][]float32) error { return t.c.SetParameters(0, from) }
 
-func (t *trainer) Moments() kernels.Moments { return t.c.moments(0) }
+func (t *trainer) Moments() kernels.Moments { return t.c.Moments(0) }
 
-func (t *trainer) SetMoments(m kernels.Moments) error { return t.c.setMoments(0, m) }
+func (t *trainer) SetMoments(m kernels.Moments) error { return t.c.SetMoments(0, m) }
 
 func (t *trainer) Close() error { return t.c.Close() }
 
-// Hold makes room on the device for n raw rows, which then are numbered from 0. It says false where there is not enough: then
-// steps are made over rows that are given with them.
-func (t *trainer) Hold(n int) (bool, error) {
-	c := t.c
+func (t *trainer) Hold(n int) (bool, error) { return t.c.Hold(n) }
+
+func (t *trainer) Put(first int, rows []float32) error { return t.c.Put(first, rows) }
+
+func (t *trainer) Walk(order []int32, sizes []int, rates []float32) ([]float64, error) {
+	if len(rates) != len(sizes) {
+		return nil, fmt.Errorf("engine cuda: %d rates for %d steps", len(rates), len(sizes))
+	}
+	losses, err := t.c.Walk(order, sizes, [][]float32{rates})
+	if err != nil {
+		return nil, err
+	}
+	return losses[0], nil
+}
+
+// Hold makes room on the device for n raw rows, which then are numbered from 0: once for all networks. It says false where there is
+// not enough: then steps are made over rows that are given with them.
+func (c *cohort) Hold(n int) (bool, error) {
 	if c.closed || n > math.MaxInt32 {
 		return false, nil
 	}
@@ -220,49 +233,72 @@ func (t *trainer) Hold(n int) (bool, error) {
 		s.free(&c.m.held)
 		return s.alloc(&c.m.held, int64(n)*int64(c.t.pitch)*wordSize)
 	})
-	t.rows = 0
+	c.rows = 0
 	if errors.Is(err, kernels.ErrOutOfMemory) {
 		return false, nil
 	}
 	if err == nil {
-		t.rows = n
+		c.rows = n
 	}
 	return err == nil, err
 }
 
 // Put copies rows to the number first and on. They are mapped there, once.
-func (t *trainer) Put(first int, rows []float32) error {
-	n, err := t.c.check(rows, t.rows-first)
+func (c *cohort) Put(first int, rows []float32) error {
+	n, err := c.check(rows, c.rows-first)
 	if err != nil || n == 0 {
 		return err
 	}
-	return t.c.on(func(s *session) error { return t.c.prepare(s, &t.c.m.held, first, rows) })
+	return c.on(func(s *session) error { return c.prepare(s, &c.m.held, first, rows) })
 }
 
-// Walk makes a step at each rate on minibatches of held rows, whose numbers order has one after another: sizes[i] of them are step
-// i's. A loss that is not finite is the last; its step is not made.
-func (t *trainer) Walk(order []int32, sizes []int, rates []float32) ([]float64, error) {
-	c := t.c
+// Walk makes a step with every network k at each of rates[k], on minibatches of held rows, whose numbers order has one after another:
+// sizes[i] of them are step i's. A loss that is not finite is a network's last; its step is not made. Where Walk fails, no step is made.
+func (c *cohort) Walk(order []int32, sizes []int, rates [][]float32) ([][]float64, error) {
+	all := make([][]float64, len(c.members))
 	if c.closed {
-		return nil, errors.New("engine cuda: the trainer is closed")
+		return all, errClosedTrainer
 	}
-	if err := c.fits(len(order), sizes, rates); err != nil {
-		return nil, err
+	if err := c.fits(len(order), sizes); err != nil {
+		return all, err
 	}
 	for _, r := range order {
-		if r < 0 || int(r) >= t.rows {
-			return nil, fmt.Errorf("engine cuda: row %d is not among the %d that the GPU holds", r, t.rows)
+		if r < 0 || int(r) >= c.rows {
+			return all, fmt.Errorf("engine cuda: row %d is not among the %d that the GPU holds", r, c.rows)
 		}
 	}
+	of, each, err := c.asked(rates, len(sizes))
+	if err != nil || len(of) == 0 {
+		return all, err
+	}
 	var losses [][]float64
-	err := c.on(func(s *session) (err error) {
-		losses, err = c.run(s, walk{rows: &c.m.held, order: order, sizes: sizes, of: []int{0}, rates: [][]float32{rates}, phases: allSteps})
+	err = c.on(func(s *session) (err error) {
+		losses, err = c.run(s, walk{rows: &c.m.held, order: order, sizes: sizes, of: of, rates: each, phases: allSteps})
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return all, err
 	}
-	return losses[0], nil
+	for i, k := range of {
+		all[k] = losses[i]
+	}
+	return all, nil
+}
+
+// asked are the networks that make steps, and their rates.
+func (c *cohort) asked(rates [][]float32, steps int) (of []int, each [][]float32, err error) {
+	if len(rates) != len(c.members) {
+		return nil, nil, fmt.Errorf("engine cuda: rates for %d networks; there are %d", len(rates), len(c.members))
+	}
+	for k, r := range rates {
+		if len(r) > steps {
+			return nil, nil, fmt.Errorf("engine cuda: %d steps over %d minibatches", len(r), steps)
+		}
+		if len(r) > 0 {
+			of, each = append(of, k), append(each, r)
+		}
+	}
+	return of, each, nil
 }
 
 // WalkOver is the same over rows that are given.
@@ -272,8 +308,11 @@ func (t *trainer) WalkOver(rows []float32, sizes []int, rates []float32) ([]floa
 	if err != nil {
 		return nil, err
 	}
-	if err := c.fits(n, sizes, rates); err != nil {
+	if err := c.fits(n, sizes); err != nil {
 		return nil, err
+	}
+	if len(rates) != len(sizes) {
+		return nil, fmt.Errorf("engine cuda: %d rates for %d steps", len(rates), len(sizes))
 	}
 	before := c.members[0]
 	losses, err := c.over(rows, sizes, []int{0}, [][]float32{rates}, allSteps)
@@ -286,7 +325,7 @@ func (t *trainer) WalkOver(rows []float32, sizes []int, rates []float32) ([]floa
 }
 
 // fits tells whether so many rows are those of the steps.
-func (c *cohort) fits(n int, sizes []int, rates []float32) error {
+func (c *cohort) fits(n int, sizes []int) error {
 	all := 0
 	for _, size := range sizes {
 		if size < 1 || size > c.t.options.MaxBatch {
@@ -294,16 +333,16 @@ func (c *cohort) fits(n int, sizes []int, rates []float32) error {
 		}
 		all += size
 	}
-	if all != n || len(sizes) != len(rates) {
-		return fmt.Errorf("engine cuda: %d rows and %d rates for %d steps of %d rows", n, len(rates), len(sizes), all)
+	if all != n {
+		return fmt.Errorf("engine cuda: %d rows for %d steps of %d rows", n, len(sizes), all)
 	}
 	return nil
 }
 
 func (c *cohort) Steps(rows []float32, batch int, rates [][]float32) ([][]float64, error) {
 	all := make([][]float64, len(c.members))
-	if batch < 1 || batch > c.t.options.MaxBatch || len(rates) != len(c.members) {
-		return all, fmt.Errorf("minibatches of %d rows (MaxBatch is %d), rates for %d networks of %d", batch, c.t.options.MaxBatch, len(rates), len(c.members))
+	if batch < 1 || batch > c.t.options.MaxBatch {
+		return all, fmt.Errorf("engine cuda: minibatches of %d rows; MaxBatch is %d", batch, c.t.options.MaxBatch)
 	}
 	n, err := c.check(rows, math.MaxInt)
 	if err != nil {
@@ -313,18 +352,9 @@ func (c *cohort) Steps(rows []float32, batch int, rates [][]float32) ([][]float6
 	for left := n; left > 0; left -= batch {
 		sizes = append(sizes, min(left, batch))
 	}
-	var of []int
-	var each [][]float32
-	for k, r := range rates {
-		if len(r) > len(sizes) {
-			return all, fmt.Errorf("%d steps over %d minibatches", len(r), len(sizes))
-		}
-		if len(r) > 0 {
-			of, each = append(of, k), append(each, r)
-		}
-	}
-	if len(of) == 0 {
-		return all, nil
+	of, each, err := c.asked(rates, len(sizes))
+	if err != nil || len(of) == 0 {
+		return all, err
 	}
 	losses, err := c.over(rows, sizes, of, each, allSteps)
 	for i, k := range of {
@@ -366,7 +396,7 @@ func (c *cohort) SetParameters(k int, from [][]float32) error {
 	return nil
 }
 
-func (c *cohort) moments(k int) kernels.Moments {
+func (c *cohort) Moments(k int) kernels.Moments {
 	b := &c.members[k]
 	if c.t.options.Optimizer != kernels.Adam || b.steps == 0 {
 		return kernels.Moments{}
@@ -374,7 +404,7 @@ func (c *cohort) moments(k int) kernels.Moments {
 	return kernels.Moments{Steps: b.steps, First: c.t.views(b.moment1), Second: c.t.views(b.moment2)}
 }
 
-func (c *cohort) setMoments(k int, m kernels.Moments) error {
+func (c *cohort) SetMoments(k int, m kernels.Moments) error {
 	if err := m.Fits(c.t.options.Optimizer, c.Parameters(k)); err != nil {
 		return fmt.Errorf("engine cuda: %w", err)
 	}
