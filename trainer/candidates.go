@@ -47,13 +47,9 @@ func (o *Options) validateCandidates(fault func(bad bool, format string, args ..
 	fault(o.Candidates < 1 || o.Candidates > mostCandidates(o.Vary), "candidates is %d; 1 to %d by %s", o.Candidates, mostCandidates(o.Vary), o.Vary)
 	fault(o.Candidates > 1 && o.Vary == VaryWidth && o.Layers != nil, "layers %s fix the widths, and candidates by width are asked for: leave one out", layerNames(o.Layers))
 	fault(o.PerKey && o.Candidates > 1, "several candidates and a model for every key are asked for: ask for one of them")
-	fault(o.Several() && o.Resume != "" && o.Resume != Newest, "a run of several networks (candidates, per key) leaves no checkpoint that another could go on from: leave resume %s out", o.Resume)
+	fault(o.PerKey && o.Resume != "" && o.Resume != Newest, "a run with a model for every key leaves no checkpoint that another could go on from: leave resume %s out", o.Resume)
 	fault(o.MaxKeys < 1 || o.MaxKeys > MostKeys, "max keys is %d; 1 to %d", o.MaxKeys, MostKeys)
 }
-
-// Several says that more than one network is trained. Such a run writes no checkpoints: it would have to keep every network's
-// weights and moments.
-func (o *Options) Several() bool { return o.Candidates > 1 || o.PerKey }
 
 // Candidate is one of several networks that were trained for one model, and what became of it.
 type Candidate struct {
@@ -169,7 +165,7 @@ type competitor struct {
 //
 // All of them learn from the same minibatches, and share what came before: sample, maps, trimming, prototypes. So the history is read
 // once for all, and a candidate differs from a run with its seed in that the sample was drawn with the run's.
-func (j *job) compete(ctx context.Context, h *history, c *columns, f *fitted, l *lesson, raw []float32) error {
+func (j *job) compete(ctx context.Context, h *history, c *columns, f *fitted, report *Report, l *lesson, raw []float32) error {
 	varying := 0
 	for _, constant := range c.constant {
 		if !constant {
@@ -193,23 +189,49 @@ func (j *job) compete(ctx context.Context, h *history, c *columns, f *fitted, l 
 		j.Log.Warn("fewer candidates than asked for differ", "asked", j.Candidates, "differ", len(all))
 	}
 	plan := j.newDescent(h, nil, l.train, l.held, l.batch)
+	made := func(v varied) (*competitor, error) {
+		k := &competitor{varied: v, Candidate: Candidate{Varies: v.name}}
+		var err error
+		if k.program, err = j.program(c.forward, c.constant, v.layers); err == nil {
+			kernels.Initialise(k.program, v.seed)
+		}
+		return k, err
+	}
 	var best *competitor
+	var from *standing
 	at, samples, seconds := 0, 0., 0.
+	if err := j.start(plan.total, report, h, l); err != nil {
+		return err
+	}
+	if j.resumed != nil {
+		from = j.resumed.Contest
+		err := from.check(all, plan.total)
+		if err == nil {
+			best, err = from.best(all, made)
+		}
+		if err != nil {
+			return j.misfit(err)
+		}
+		at = copy(r.Tried, from.Tried)
+	}
 	networks, _ := j.together(h.width)
-	for wave := range slices.Chunk(all, networks) {
-		contest := &contest{job: j, plan: plan, all: r.Tried, first: at}
+	for at < len(all) {
+		wave := all[at:min(at+networks, len(all))]
+		if from != nil {
+			wave = all[at : at+len(from.Networks)]
+		}
+		contest := &contest{job: j, plan: plan, all: r.Tried, first: at, best: best}
 		for _, v := range wave {
-			k := &competitor{varied: v, Candidate: Candidate{Varies: v.name}}
-			var err error
-			if k.program, err = j.program(c.forward, c.constant, v.layers); err != nil {
+			k, err := made(v)
+			if err != nil {
 				return err
 			}
-			kernels.Initialise(k.program, v.seed)
 			contest.runners = append(contest.runners, k)
 		}
-		if err := contest.run(ctx); err != nil {
+		if err := contest.run(ctx, from); err != nil {
 			return err
 		}
+		from = nil
 		samples += contest.samples
 		seconds += contest.seconds
 		for _, k := range contest.runners {

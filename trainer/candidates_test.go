@@ -341,7 +341,6 @@ func TestBadCandidates(t *testing.T) {
 		{func(o *Options) { o.Candidates, o.Vary = 3, VaryWidth }, "layers 4,2,4 fix the widths"},
 		{func(o *Options) { o.Vary = "colour" }, `vary "colour" is not known: seed, rate, width`},
 		{func(o *Options) { o.Candidates, o.PerKey = 2, true }, "several candidates and a model for every key are asked for"},
-		{func(o *Options) { o.Candidates, o.Resume = 2, "1f2e3d4c" }, "leaves no checkpoint that another could go on from: leave resume 1f2e3d4c out"},
 		{func(o *Options) { o.PerKey, o.Resume = true, "1f2e3d4c" }, "leaves no checkpoint that another could go on from: leave resume 1f2e3d4c out"},
 		{func(o *Options) { o.MaxKeys = 0 }, "max keys is 0; 1 to 1024"},
 	} {
@@ -500,9 +499,9 @@ func TestKeyName(t *testing.T) {
 	}
 }
 
-// A run of several networks leaves no checkpoint, and one that is told to go on from the newest begins at the beginning, though a
-// run of one network has left one.
-func TestSeveralNetworksLeaveNoCheckpoint(t *testing.T) {
+// A run with a model for every key leaves no checkpoint, and one that is told to go on from the newest begins at the beginning, though
+// a run of one network has left one.
+func TestAModelForEveryKeyLeavesNoCheckpoint(t *testing.T) {
 	b := newBench(t)
 	records := values(2, machine(4, 3000)...)
 	for i := range records {
@@ -513,37 +512,28 @@ func TestSeveralNetworksLeaveNoCheckpoint(t *testing.T) {
 	if err := b.interrupt(slow("h"), 30, ""); !errors.As(err, &left) {
 		t.Fatal(err)
 	}
-	for name, change := range map[string]func(*Options){
-		"candidates": func(o *Options) { o.Candidates = 3 }, "per key": func(o *Options) { o.PerKey = true },
-	} {
-		o := slow("h")
-		o.Epochs, o.Alias = 2, "none"
-		change(&o)
-		want := b.mustRun(o)
-		b.log.Reset()
-		o.Resume, o.Checkpoint = Newest, 1
-		got := b.mustRun(o)
-		same := bytes.Equal(got.Data, want.Data) && len(got.Keys) == len(want.Keys)
-		for i := range want.Keys {
-			same = same && got.Keys[i].Manifest.Digest == want.Keys[i].Manifest.Digest
-		}
-		if !same {
-			t.Errorf("%s: with --resume the model is another", name)
-		}
-		if !strings.Contains(b.log.String(), "leaves no checkpoint: training begins at the beginning") {
-			t.Errorf("%s: the log says\n%s", name, b.log)
-		}
+	o := slow("h")
+	o.Epochs, o.Alias, o.PerKey = 2, "none", true
+	want := b.mustRun(o)
+	b.log.Reset()
+	o.Resume, o.Checkpoint = Newest, 1
+	got := b.mustRun(o)
+	same := len(got.Keys) == len(want.Keys)
+	for i := range want.Keys {
+		same = same && got.Keys[i].Manifest.Digest == want.Keys[i].Manifest.Digest
+	}
+	if !same {
+		t.Error("with --resume the models are others")
+	}
+	if !strings.Contains(b.log.String(), "leaves no checkpoint: training begins at the beginning") {
+		t.Errorf("the log says\n%s", b.log)
 	}
 	j := &job{Deps: b.deps, Options: slow("h")}
 	if found, err := j.find(t.Context()); err != nil || len(found) != 1 || found[0].run != left.Run {
 		t.Errorf("%d runs left checkpoints, %v; want that of one network", len(found), err)
 	}
-	o := slow("h")
-	o.Candidates = 3
-	if err := b.interrupt(o, 30, ""); errors.As(err, &left) && left.Run != "" {
-		t.Errorf("interrupted: %v", err)
-	}
-	o.Candidates, o.PerKey = 1, true
+	o = slow("h")
+	o.PerKey = true
 	if err := b.interrupt(o, 0, "keys"); errors.As(err, &left) && left.Run != "" {
 		t.Errorf("interrupted: %v", err)
 	}

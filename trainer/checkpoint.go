@@ -27,11 +27,18 @@ type checkpoint struct {
 	History  string                     `json:"history"`  // digest of what was made of the history
 	Steps    int                        `json:"steps"`    // planned in a try
 	State    descentState               `json:"-"`
+	Contest  *standing                  `json:"-"` // of several networks, in place of State, which then has the step alone
 }
 
-// checkpointHead stands before the numbers.
+// checkpointHead stands before the numbers: those of the state, or of each network of the contest and then of the best one before them.
 type checkpointHead struct {
 	checkpoint
+	stateHead
+	Contest *contestHead `json:"contest,omitempty"`
+}
+
+// stateHead is a descentState but for its numbers.
+type stateHead struct {
 	Try       int           `json:"try"`
 	Rate      float64       `json:"rate"`
 	Step      int           `json:"step"`
@@ -43,8 +50,33 @@ type checkpointHead struct {
 	Sum       float64       `json:"sum"`
 	Summed    int           `json:"summed"`
 	Curve     []model.Epoch `json:"curve"`
-	Shapes    []int         `json:"shapes"`  // values of each slice of weights
-	Moments   int           `json:"moments"` // steps that the optimizer remembers; 0: it has no moments
+	Shapes    []int         `json:"shapes"`          // values of each slice of weights
+	Moments   int           `json:"moments"`         // steps that the optimizer remembers; 0: it has no moments
+	Ended     bool          `json:"ended,omitempty"` // there are no weights but the best
+}
+
+// contestHead is a standing but for its numbers.
+type contestHead struct {
+	First    int           `json:"first"`
+	Step     int           `json:"step"`
+	Order    place         `json:"order"`
+	Networks []networkHead `json:"networks"`
+	Tried    []Candidate   `json:"tried,omitempty"`
+	Best     *bestHead     `json:"best,omitempty"`
+}
+
+type networkHead struct {
+	stateHead
+	On       bool    `json:"on"`
+	Diverged string  `json:"diverged,omitempty"`
+	At       int     `json:"diverged_at,omitempty"`
+	Fault    string  `json:"fault,omitempty"`
+	Seconds  float64 `json:"seconds"`
+}
+
+type bestHead struct {
+	stateHead
+	Number int `json:"number"`
 }
 
 const (
@@ -66,18 +98,109 @@ func (e *wholeFloat) UnmarshalText(text []byte) error {
 	return err
 }
 
-// encode writes magic, the head's length and JSON, then weights, moments and best weights as float32, all little-endian.
-func (c *checkpoint) encode() ([]byte, error) {
-	s := &c.State
-	h := checkpointHead{
-		checkpoint: *c, Try: s.Try, Rate: s.Rate, Step: s.Step, Order: s.Order, Best: s.Best, Worse: s.Worse, Sum: s.Sum, Summed: s.Summed,
-		Curve: s.Curve, Moments: s.Moments.Steps, Untrained: wholeFloat(s.Untrained),
+func (s *descentState) head() stateHead {
+	h := stateHead{
+		Try: s.Try, Rate: s.Rate, Step: s.Step, Order: s.Order, Best: s.Best, Worse: s.Worse, Sum: s.Sum, Summed: s.Summed,
+		Curve: s.Curve, Moments: s.Moments.Steps, Untrained: wholeFloat(s.Untrained), Ended: s.Weights == nil && s.BestWeights != nil,
 	}
 	if s.BestWeights != nil {
 		h.Lowest = &s.Lowest
 	}
-	for _, w := range s.Weights {
+	of := s.Weights
+	if h.Ended {
+		of = s.BestWeights
+	}
+	for _, w := range of {
 		h.Shapes = append(h.Shapes, len(w))
+	}
+	return h
+}
+
+// appendTo appends weights, moments and best weights as float32, little-endian.
+func (s *descentState) appendTo(out []byte) []byte {
+	for _, of := range [][][]float32{s.Weights, s.Moments.First, s.Moments.Second, s.BestWeights} {
+		for _, values := range of {
+			for _, v := range values {
+				out = binary.LittleEndian.AppendUint32(out, math.Float32bits(v))
+			}
+		}
+	}
+	return out
+}
+
+// bytes is how many the state's numbers take, of so many that there are.
+func (h *stateHead) bytes(most int) (int64, error) {
+	sets := int64(1)
+	if h.Ended {
+		sets = 0
+	}
+	if h.Moments > 0 {
+		sets += 2
+	}
+	if h.Lowest != nil {
+		sets++
+	}
+	values := int64(0)
+	for _, n := range h.Shapes {
+		if n < 0 || n > most {
+			return 0, fmt.Errorf("a slice of weights has %d values", n)
+		}
+		values += int64(n)
+	}
+	if h.Moments < 0 || values > int64(most) || h.Ended && h.Lowest == nil {
+		return 0, fmt.Errorf("its head speaks of %d weights after %d steps", values, h.Moments)
+	}
+	return 4 * sets * values, nil
+}
+
+// state takes the numbers from the beginning of rest, which has as many as bytes says.
+func (h *stateHead) state(rest *[]byte) descentState {
+	take := func() [][]float32 {
+		all := make([][]float32, len(h.Shapes))
+		for i, n := range h.Shapes {
+			all[i] = make([]float32, n)
+			for k := range all[i] {
+				all[i][k] = math.Float32frombits(binary.LittleEndian.Uint32((*rest)[4*k:]))
+			}
+			*rest = (*rest)[4*n:]
+		}
+		return all
+	}
+	s := descentState{
+		Try: h.Try, Rate: h.Rate, Step: h.Step, Order: h.Order, Untrained: float64(h.Untrained), Lowest: math.Inf(1), Best: h.Best, Worse: h.Worse,
+		Sum: h.Sum, Summed: h.Summed, Curve: h.Curve,
+	}
+	if !h.Ended && len(h.Shapes) > 0 {
+		s.Weights = take()
+	}
+	if h.Moments > 0 {
+		s.Moments = kernels.Moments{Steps: h.Moments, First: take(), Second: take()}
+	}
+	if h.Lowest != nil {
+		s.Lowest, s.BestWeights = *h.Lowest, take()
+	}
+	return s
+}
+
+// encode writes magic, the head's length and JSON, then the numbers.
+func (c *checkpoint) encode() ([]byte, error) {
+	h := checkpointHead{checkpoint: *c, stateHead: c.State.head()}
+	states := []*descentState{&c.State}
+	if s := c.Contest; s != nil {
+		h.Contest = &contestHead{First: s.First, Step: s.Step, Order: s.Order, Tried: s.Tried}
+		for i := range s.Networks {
+			n := &s.Networks[i]
+			head := networkHead{stateHead: n.head(), On: n.On, Fault: n.Fault, Seconds: n.Seconds}
+			if n.Diverged != nil {
+				head.Diverged, head.At = n.Diverged.what, n.Diverged.step
+			}
+			h.Contest.Networks = append(h.Contest.Networks, head)
+			states = append(states, &n.descentState)
+		}
+		if s.Best != nil {
+			h.Contest.Best = &bestHead{s.Best.head(), s.BestNumber}
+			states = append(states, s.Best)
+		}
 	}
 	head, err := json.Marshal(h)
 	if err != nil {
@@ -86,12 +209,8 @@ func (c *checkpoint) encode() ([]byte, error) {
 	out := append([]byte(checkpointMagic), 0, 0, 0, 0)
 	binary.LittleEndian.PutUint32(out[len(checkpointMagic):], uint32(len(head)))
 	out = append(out, head...)
-	for _, of := range [][][]float32{s.Weights, s.Moments.First, s.Moments.Second, s.BestWeights} {
-		for _, values := range of {
-			for _, v := range values {
-				out = binary.LittleEndian.AppendUint32(out, math.Float32bits(v))
-			}
-		}
+	for _, s := range states {
+		out = s.appendTo(out)
 	}
 	return out, nil
 }
@@ -118,44 +237,43 @@ func decodeCheckpoint(data []byte) (*checkpoint, error) {
 		return nil, fmt.Errorf("its head cannot be read: %w", err)
 	}
 	rest = rest[n:]
-	sets := int64(1)
-	if h.Moments > 0 {
-		sets += 2
-	}
-	if h.Lowest != nil {
-		sets++
-	}
-	values := int64(0)
-	for _, n := range h.Shapes {
-		if n < 0 || int64(n) > int64(len(rest)) {
-			return nil, fmt.Errorf("a slice of weights has %d values", n)
+	heads := []*stateHead{&h.stateHead}
+	if c := h.Contest; c != nil {
+		for i := range c.Networks {
+			heads = append(heads, &c.Networks[i].stateHead)
 		}
-		values += int64(n)
-	}
-	if h.Moments < 0 || 4*sets*values != int64(len(rest)) {
-		return nil, fmt.Errorf("it holds %d bytes of weights; its head speaks of %d", len(rest), 4*sets*values)
-	}
-	take := func() [][]float32 {
-		all := make([][]float32, len(h.Shapes))
-		for i, n := range h.Shapes {
-			all[i] = make([]float32, n)
-			for k := range all[i] {
-				all[i][k] = math.Float32frombits(binary.LittleEndian.Uint32(rest[4*k:]))
-			}
-			rest = rest[4*n:]
+		if c.Best != nil {
+			heads = append(heads, &c.Best.stateHead)
 		}
-		return all
+	}
+	all := int64(0)
+	for _, s := range heads {
+		bytes, err := s.bytes(len(rest))
+		if err != nil {
+			return nil, err
+		}
+		all += bytes
+	}
+	if all != int64(len(rest)) {
+		return nil, fmt.Errorf("it holds %d bytes of weights; its head speaks of %d", len(rest), all)
 	}
 	c := &h.checkpoint
-	c.State = descentState{
-		Try: h.Try, Rate: h.Rate, Step: h.Step, Order: h.Order, Untrained: float64(h.Untrained), Lowest: math.Inf(1), Best: h.Best, Worse: h.Worse,
-		Sum: h.Sum, Summed: h.Summed, Curve: h.Curve, Weights: take(),
-	}
-	if h.Moments > 0 {
-		c.State.Moments = kernels.Moments{Steps: h.Moments, First: take(), Second: take()}
-	}
-	if h.Lowest != nil {
-		c.State.Lowest, c.State.BestWeights = *h.Lowest, take()
+	c.State = h.state(&rest)
+	if from := h.Contest; from != nil {
+		s := &standing{First: from.First, Step: from.Step, Order: from.Order, Tried: from.Tried}
+		for i := range from.Networks {
+			k := &from.Networks[i]
+			n := networkStanding{descentState: k.state(&rest), On: k.On, Fault: k.Fault, Seconds: k.Seconds}
+			if k.Diverged != "" {
+				n.Diverged = &divergence{k.Diverged, k.At}
+			}
+			s.Networks = append(s.Networks, n)
+		}
+		if from.Best != nil {
+			best := from.Best.state(&rest)
+			s.Best, s.BestNumber = &best, from.Best.Number
+		}
+		c.Contest = s
 	}
 	return c, nil
 }
@@ -167,7 +285,10 @@ func (j *job) resultSettings() (map[string]json.RawMessage, error) {
 	o.Model, o.Alias, o.By, o.KeepDir, o.SpillDir = "", "", "", "", ""
 	o.MaxMemory, o.Threads, o.MinRows, o.MaxRejected, o.AllowLoss = 0, 0, 0, 0, 0
 	o.Ranges, o.Checkpoint, o.Resume = nil, 0, ""
-	o.Candidates, o.Vary, o.PerKey, o.MaxKeys = 0, "", false, 0 // of runs without checkpoints
+	o.PerKey, o.MaxKeys = false, 0 // of runs without checkpoints
+	if o.Candidates == 1 {
+		o.Candidates, o.Vary = 0, "" // as checkpoints of one network have had it from the beginning
+	}
 	text, err := json.Marshal(o)
 	if err != nil {
 		return nil, err

@@ -30,22 +30,27 @@ type contest struct {
 	runners []*competitor
 	all     []Candidate // of the whole run, for progress
 	first   int         // which of those runners[0] is
+	best    *competitor // of those before
 
-	cohort  kernels.Cohort
-	holder  holder // nil where the cohort does not hold the history
-	on      []bool // still running
-	order   *epochs
-	rows    []float32 // the buffer of a stretch
-	numbers []int32   // of its rows, where they are held
-	began   time.Time
-	pace    *pace
-	samples float64 // of all networks
-	seconds float64
+	cohort kernels.Cohort
+	holder holder  // nil where the cohort does not hold the history
+	on     []bool  // still running
+	order  *epochs // nil before a lap begins
+
+	step     int           // made in this lap
+	diverged []*divergence // in it
+	rows     []float32     // the buffer of a stretch
+	numbers  []int32       // of its rows, where they are held
+	began    time.Time
+	from     int // step of the lap at which this process began
+	pace     *pace
+	samples  float64 // of all networks
+	seconds  float64
 }
 
 // run trains the networks. One that diverges begins again with a quarter of its rate, as it would alone, when the others have ended;
-// one that does so too often gets a fault.
-func (c *contest) run(ctx context.Context) (err error) {
+// one that does so too often gets a fault. from is where they go on; nil is the beginning.
+func (c *contest) run(ctx context.Context, from *standing) (err error) {
 	target, prediction, ok := c.runners[0].program.Residual()
 	if !ok {
 		return fmt.Errorf("the network for layers %s has no residual to train", layerNames(c.runners[0].layers))
@@ -75,64 +80,77 @@ func (c *contest) run(ctx context.Context) (err error) {
 	}
 	c.began = time.Now()
 	defer func() { c.seconds = time.Since(c.began).Seconds() }()
-	c.on = make([]bool, len(c.runners))
+	c.on, c.diverged = make([]bool, len(c.runners)), make([]*divergence, len(c.runners))
 	for k := range c.on {
 		c.on[k] = true
 	}
-	for {
-		diverged, err := c.lap(ctx)
+	if from != nil {
+		if err := c.restore(from); err != nil {
+			return c.misfit(err)
+		}
+	}
+	for again := true; again && err == nil; {
+		if err = c.lap(ctx); err == nil {
+			again, err = c.again(prediction)
+		}
+	}
+	c.checkpoints.keep(ctx, c.fill, err)
+	return err
+}
+
+// again makes those that diverged begin anew; false: none does.
+func (c *contest) again(prediction kernels.Value) (again bool, err error) {
+	for i, d := range c.diverged {
+		k := c.runners[i]
+		s := &k.state
+		if d == nil {
+			continue
+		}
+		if s.Try == retries {
+			k.Fault = fmt.Sprintf("diverged %d times, last at rate %.3g: %s in step %d", s.Try+1, s.Rate, d.what, d.step)
+			continue
+		}
+		c.Log.Warn("training diverged; trying again with a lower rate", "candidate", k.Varies, "what", d.what, "step", d.step, "rate", s.Rate, "next_rate", s.Rate/4)
+		*s = begun(s.Try+1, s.Rate/4)
+		if err := c.cohort.SetParameters(i, k.program.Parameters(prediction)); err != nil {
+			return false, err
+		}
+		c.on[i], again = true, true
+	}
+	clear(c.diverged)
+	if again {
+		c.order, c.step = nil, 0
+	}
+	return again, nil
+}
+
+// lap takes the networks that are on through all steps.
+func (c *contest) lap(ctx context.Context) error {
+	if c.order == nil {
+		untrained, err := c.cohort.Loss(c.plan.held, c.on)
 		if err != nil {
 			return err
 		}
-		again := false
-		clear(c.on)
-		for i, d := range diverged {
-			k := c.runners[i]
-			s := &k.state
-			if d == nil {
-				continue
+		for k, on := range c.on {
+			if on {
+				c.runners[k].state.Untrained = untrained[k]
 			}
-			if s.Try == retries {
-				k.Fault = fmt.Sprintf("diverged %d times, last at rate %.3g: %s in step %d", s.Try+1, s.Rate, d.what, d.step)
-				continue
-			}
-			c.Log.Warn("training diverged; trying again with a lower rate", "candidate", k.Varies, "what", d.what, "step", d.step, "rate", s.Rate, "next_rate", s.Rate/4)
-			*s = begun(s.Try+1, s.Rate/4)
-			if err := c.cohort.SetParameters(i, k.program.Parameters(prediction)); err != nil {
-				return err
-			}
-			c.on[i], again = true, true
 		}
-		if !again {
-			return nil
-		}
+		c.order = c.plan.h.epochs(c.plan.train, c.Seed)
 	}
-}
-
-// lap takes the networks that are on through all steps, and says which diverged.
-func (c *contest) lap(ctx context.Context) ([]*divergence, error) {
-	diverged := make([]*divergence, len(c.runners))
-	untrained, err := c.cohort.Loss(c.plan.held, c.on)
-	if err != nil {
-		return nil, err
-	}
-	for k, on := range c.on {
-		if on {
-			c.runners[k].state.Untrained = untrained[k]
-		}
-	}
-	c.pace = newPace(int64(c.plan.total), time.Now())
-	c.order = c.plan.h.epochs(c.plan.train, c.Seed)
+	c.from = c.step
+	c.pace = newPace(int64(c.plan.total-c.from), time.Now())
 	length := 1
-	for step := 0; step < c.plan.total && c.running() > 0; {
+	for c.step < c.plan.total && c.running() > 0 {
 		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
-		next := min(step/c.plan.every*c.plan.every+c.plan.every, c.plan.total) // evaluation
-		began, asked := time.Now(), min(length, next-step)
-		losses, steps, n, err := c.stretch(step, asked)
+		c.checkpoints.tick(ctx, c.job, c.fill)
+		next := min(c.step/c.plan.every*c.plan.every+c.plan.every, c.plan.total) // evaluation
+		began, asked := time.Now(), min(length, next-c.step)
+		losses, steps, n, err := c.stretch(c.step, asked)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if took := time.Since(began); took < stretchTime/2 && asked == length {
 			length *= 2
@@ -143,7 +161,7 @@ func (c *contest) lap(ctx context.Context) ([]*divergence, error) {
 			s := &c.runners[k].state
 			for _, loss := range losses[k] {
 				if math.IsNaN(loss) || math.IsInf(loss, 0) {
-					diverged[k] = &divergence{fmt.Sprintf("loss %v", loss), s.Step + 1}
+					c.diverged[k] = &divergence{fmt.Sprintf("loss %v", loss), s.Step + 1}
 					c.stop(k)
 					break
 				}
@@ -155,19 +173,19 @@ func (c *contest) lap(ctx context.Context) ([]*divergence, error) {
 				c.samples += float64(n)
 			}
 		}
-		if step += steps; step == next {
-			if err := c.evaluate(step, diverged); err != nil {
-				return nil, err
+		if c.step += steps; c.step == next {
+			if err := c.evaluate(c.step); err != nil {
+				return err
 			}
 		}
-		c.progress(step)
+		c.progress(c.step)
 	}
 	for k, on := range c.on {
 		if on {
 			c.stop(k)
 		}
 	}
-	return diverged, nil
+	return nil
 }
 
 // stretch makes up to most steps with the networks that are on: steps of them, over n rows.
@@ -219,7 +237,7 @@ func (c *contest) stop(k int) {
 }
 
 // evaluate takes the validation losses of those that are on, and stops those that have not improved for long enough.
-func (c *contest) evaluate(step int, diverged []*divergence) error {
+func (c *contest) evaluate(step int) error {
 	losses, err := c.cohort.Loss(c.plan.held, c.on)
 	if err != nil {
 		return err
@@ -232,7 +250,7 @@ func (c *contest) evaluate(step int, diverged []*divergence) error {
 		s := &c.runners[k].state
 		err := c.plan.enter(s, epoch, losses[k], func() [][]float32 { return c.cohort.Parameters(k) })
 		if d := (*divergence)(nil); asDivergence(err, &d) {
-			diverged[k] = d
+			c.diverged[k] = d
 		}
 		if err != nil || c.plan.settled(s) {
 			c.stop(k)
@@ -267,7 +285,7 @@ func (c *contest) progress(step int) {
 	// The waves are alike: what is done of all of them.
 	lap := float64(step) / float64(c.plan.total)
 	p.Done = (float64(c.first) + lap*float64(len(c.runners))) / float64(len(c.all))
-	if left := c.pace.left(int64(step), now); left > 0 || step == c.plan.total {
+	if left := c.pace.left(int64(step-c.from), now); left > 0 || step == c.plan.total {
 		rest := float64(len(c.all)-c.first-len(c.runners)) / float64(len(c.runners))
 		p.Left = left + time.Duration(rest*float64(now.Sub(c.began)+left))
 	}

@@ -102,6 +102,8 @@ func (d *descent) save() descentState {
 	return s // BestWeights are never written to, but replaced
 }
 
+func (d *descent) fill(to *checkpoint) { to.State = d.save() }
+
 // restore makes the descent go on from s.
 func (d *descent) restore(s descentState) error {
 	if s.Step < 0 || s.Step > d.total || s.Try < 0 || s.Try > retries {
@@ -147,7 +149,7 @@ func (d *descent) run(ctx context.Context) error {
 		p.Train, p.Validation = d.Curve[n-1].Train, d.Curve[n-1].Validation
 	}
 	for d.Step < d.total && !d.settled(&d.descentState) {
-		d.job.checkpoints.tick(ctx, d.job, d)
+		d.job.checkpoints.tick(ctx, d.job, d.fill)
 		next := min(d.Step/d.every*d.every+d.every, d.total) // evaluation
 		began, asked := time.Now(), min(d.length, next-d.Step)
 		losses, err := d.stretch(ctx, asked)

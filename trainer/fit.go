@@ -262,7 +262,7 @@ func (j *job) learn(ctx context.Context, h *history, c *columns, f *fitted, r *R
 		return err
 	}
 	if j.Candidates > 1 {
-		return j.compete(ctx, h, c, f, l, raw)
+		return j.compete(ctx, h, c, f, r, l, raw)
 	}
 	target, prediction, ok := f.program.Residual()
 	if !ok {
@@ -284,12 +284,17 @@ func (j *job) learn(ctx context.Context, h *history, c *columns, f *fitted, r *R
 		return err
 	}
 	d.begin(v.rate)
-	if err := j.start(d, r, h.ranges(), madeOf(h.n, l.train, l.held)); err != nil {
+	if err := j.start(d.total, r, h, l); err != nil {
 		return err
+	}
+	if c := j.resumed; c != nil {
+		if err := d.restore(c.State); err != nil {
+			return j.misfit(err)
+		}
 	}
 	for {
 		err := d.run(ctx)
-		j.checkpoints.keep(ctx, d, err)
+		j.checkpoints.keep(ctx, d.fill, err)
 		if err == nil {
 			d.result(f)
 			return adopt(f.program, d.BestWeights)

@@ -50,9 +50,9 @@ func (j *job) prepare(ctx context.Context) error {
 	if j.DryRun {
 		return nil
 	}
-	if j.Several() {
+	if j.PerKey {
 		if j.Resume == Newest {
-			j.Log.Warn("a run of several networks leaves no checkpoint: training begins at the beginning", "model", j.Model)
+			j.Log.Warn("a run with a model for every key leaves no checkpoint: training begins at the beginning", "model", j.Model)
 		}
 		return nil
 	}
@@ -140,26 +140,25 @@ func (j *job) fits(ctx context.Context) error {
 	return nil
 }
 
-// start is where the descent starts: at the beginning, or where the checkpoint stands. made is what was made of the history.
-func (j *job) start(d *descent, r *Report, ranges []stream.Range, made string) error {
-	if c := j.resumed; c != nil {
-		place := "model " + j.Model + ", topic " + j.Topic
-		if c.History != made || c.Steps != d.total {
-			return &InputError{What: "the history is not what the checkpoint's run read: compaction or retention has taken records since", Place: place, Kind: ErrOtherRun, Next: "train without --resume"}
-		}
-		if err := d.restore(c.State); err != nil {
-			return &InputError{What: fmt.Sprintf("the checkpoint does not fit the network: %v", err), Place: place, Kind: ErrOtherRun, Next: "train without --resume"}
-		}
+// start makes a run of so many steps ready to write checkpoints, or refuses one that would go on with another history.
+func (j *job) start(total int, r *Report, h *history, l *lesson) error {
+	made := madeOf(h.n, l.train, l.held)
+	if c := j.resumed; c != nil && (c.History != made || c.Steps != total) {
+		return &InputError{What: "the history is not what the checkpoint's run read: compaction or retention has taken records since", Place: "model " + j.Model + ", topic " + j.Topic, Kind: ErrOtherRun, Next: "train without --resume"}
 	}
 	if j.checkpoints != nil {
 		settings, err := j.resultSettings()
 		if err != nil {
 			return err
 		}
-		j.checkpoints.plan = checkpoint{Model: j.Model, Cluster: r.Cluster, Ranges: ranges, From: r.From, Until: r.Until, Settings: settings, History: made, Steps: d.total}
+		j.checkpoints.plan = checkpoint{Model: j.Model, Cluster: r.Cluster, Ranges: h.ranges(), From: r.From, Until: r.Until, Settings: settings, History: made, Steps: total}
 		j.checkpoints.at = time.Now()
 	}
 	return nil
+}
+
+func (j *job) misfit(err error) error {
+	return &InputError{What: fmt.Sprintf("the checkpoint does not fit the network: %v", err), Place: "model " + j.Model + ", topic " + j.Topic, Kind: ErrOtherRun, Next: "train without --resume"}
 }
 
 // madeOf is the digest of what a run makes of the history before it learns: how many rows, which of them train, and the validation's values.
@@ -189,7 +188,7 @@ func (j *job) leave(ctx context.Context, err error) error {
 		return left
 	}
 	if c.last != nil {
-		left.Unwritten = c.write(context.WithoutCancel(ctx), *c.last)
+		left.Unwritten = c.write(context.WithoutCancel(ctx), c.last)
 	}
 	switch {
 	case c.wrote:

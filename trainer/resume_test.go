@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/lapwing-stream/lapwing/kernels"
@@ -18,7 +19,7 @@ import (
 // callingOff is an engine whose trainers call the run off in the middle of the given step, from 1.
 type callingOff struct {
 	kernels.Engine
-	step int
+	step atomic.Int64
 	stop func()
 }
 
@@ -33,7 +34,7 @@ func (e *callingOff) Trainer(p *kernels.Program, o kernels.TrainOptions) (kernel
 }
 
 func (t *callingOffTrainer) Step(rows []float32, rate float32) (float64, error) {
-	if t.engine.step--; t.engine.step == 0 {
+	if t.engine.step.Add(-1) == 0 {
 		t.engine.stop()
 	}
 	return t.Trainer.Step(rows, rate)
@@ -45,7 +46,9 @@ func (b *bench) interrupt(o Options, step int, stage string) error {
 	ctx, stop := context.WithCancel(b.t.Context())
 	defer stop()
 	deps := b.deps
-	deps.Engine = &callingOff{b.deps.Engine, step, stop}
+	e := &callingOff{Engine: b.deps.Engine, stop: stop}
+	e.step.Store(int64(step))
+	deps.Engine = e
 	deps.Progress = func(p Progress) {
 		if p.Stage == stage {
 			stop()
@@ -240,7 +243,7 @@ func aCheckpoint() *checkpoint {
 }
 
 func TestCheckpointRoundTrip(t *testing.T) {
-	for _, c := range []*checkpoint{aCheckpoint(), {State: descentState{Untrained: math.NaN(), Lowest: math.Inf(1), Weights: [][]float32{{1}}}}} {
+	for _, c := range []*checkpoint{aCheckpoint(), {State: descentState{Untrained: math.NaN(), Lowest: math.Inf(1), Weights: [][]float32{{1}}}}, ofSeveral()} {
 		data, err := c.encode()
 		if err != nil {
 			t.Fatal(err)
@@ -264,6 +267,10 @@ func TestCheckpointRoundTrip(t *testing.T) {
 func FuzzCheckpoint(f *testing.F) {
 	data, err := aCheckpoint().encode()
 	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	if data, err = ofSeveral().encode(); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(data)

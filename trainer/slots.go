@@ -54,7 +54,7 @@ type checkpoints struct {
 	wrote   bool      // one, by this process
 	step    int       // of it
 
-	last *descentState // what the descent came to, once it has ended or been called off
+	last *checkpoint // what the run came to, once it has learned or been called off
 }
 
 func newRun() string {
@@ -67,33 +67,38 @@ func slotKey(model, run string, slot int) string {
 	return model + "/" + run + "/" + strconv.Itoa(slot)
 }
 
+// now is a checkpoint of what fill puts into it.
+func (c *checkpoints) now(fill func(*checkpoint)) *checkpoint {
+	whole := c.plan
+	fill(&whole)
+	return &whole
+}
+
 // tick writes a checkpoint where one is due; nil writes none. A failure is said once: training is worth more than its checkpoints.
-func (c *checkpoints) tick(ctx context.Context, j *job, d *descent) {
+func (c *checkpoints) tick(ctx context.Context, j *job, fill func(*checkpoint)) {
 	if c == nil || time.Since(c.at) < c.every {
 		return
 	}
 	c.at = time.Now()
-	if err := c.write(ctx, d.save()); err != nil && ctx.Err() == nil && !c.failed {
+	if err := c.write(ctx, c.now(fill)); err != nil && ctx.Err() == nil && !c.failed {
 		c.failed = true
 		j.Log.Warn("a checkpoint could not be written; training goes on, and tries again", "topic", CheckpointTopic, "model", c.model, "run", c.run, "err", err)
 	}
 }
 
-// keep holds what a descent came to, for a run that is called off from here on; err is what ended it.
-func (c *checkpoints) keep(ctx context.Context, d *descent, err error) {
+// keep holds what the run came to, for one that is called off from here on; err is what ended it.
+func (c *checkpoints) keep(ctx context.Context, fill func(*checkpoint), err error) {
 	if c == nil || c.every == never || err != nil && (ctx.Err() == nil || !errors.Is(err, context.Cause(ctx))) {
 		return
 	}
-	s := d.save()
-	c.last = &s
+	c.last = c.now(fill)
 }
 
-// write puts the state into the next slot.
-func (c *checkpoints) write(ctx context.Context, s descentState) error {
+// write puts a checkpoint into the next slot.
+func (c *checkpoints) write(ctx context.Context, whole *checkpoint) error {
 	ctx, cancel := context.WithTimeout(ctx, checkpointWait)
 	defer cancel()
-	whole := c.plan
-	whole.State = s
+	s := &whole.State
 	data, err := whole.encode()
 	if err != nil {
 		return err

@@ -23,8 +23,8 @@ func TestCandidatesAreShown(t *testing.T) {
 	}
 	b.has(b.ok("train --topic cars --model cars --epochs 1 --candidates 22 --alias none"), "and 2 more; --json has all")
 	b.has(b.ok("models show cars/2"), "candidates=22", "vary=seed", "criterion=validation_loss", "candidate=seed")
-	_, stderr, code := runIn(t, []string{"LAPWING_KAFKA_BOOTSTRAP_SERVERS=" + b.broker}, splitWords(t, "train --topic cars --model cars --epochs 1 --candidates 2 --resume")...)
-	if code != exitOK || !strings.Contains(stderr, "a run of several networks leaves no checkpoint: training begins at the beginning") {
+	_, stderr, code := runIn(t, []string{"LAPWING_KAFKA_BOOTSTRAP_SERVERS=" + b.broker}, splitWords(t, "train --topic cars --model cars --key car --epochs 1 --per-key --max-keys 1 --alias none --resume")...)
+	if code != exitOK || !strings.Contains(stderr, "a run with a model for every key leaves no checkpoint: training begins at the beginning") {
 		t.Errorf("--resume: exit %d, %s", code, stderr)
 	}
 	for line, want := range map[string]string{
@@ -34,8 +34,7 @@ func TestCandidatesAreShown(t *testing.T) {
 		"--candidates 3 --vary width --layers 4,2,4": "layers 4,2,4 fix the widths, and candidates by width are asked for: leave one out",
 		"--candidates 3 --per-key":                   "several candidates and a model for every key are asked for",
 		"--vary colour":                              "colour",
-		"--candidates 3 --resume=1f2e3d4c":           "a run of several networks (candidates, per key) leaves no checkpoint",
-		"--per-key --resume=1f2e3d4c":                "a run of several networks (candidates, per key) leaves no checkpoint",
+		"--per-key --resume=1f2e3d4c":                "a run with a model for every key leaves no checkpoint",
 	} {
 		_, stderr, code := runIn(t, []string{"LAPWING_KAFKA_BOOTSTRAP_SERVERS=" + b.broker}, splitWords(t, "train --topic cars --model cars "+line)...)
 		if code != exitUsage || !strings.Contains(stderr, want) {

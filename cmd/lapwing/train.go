@@ -51,7 +51,7 @@ interrupted. --resume with the same flags goes on from there, on this machine or
 the model that an unbroken run would have given, byte for byte.
 
 --candidates trains several networks over one read of the history and publishes the best, by the
-criterion that is printed; --per-key makes a model for every key, NAME.KEY. Neither leaves
+criterion that is printed; --per-key makes a model for every key, NAME.KEY, and leaves no
 checkpoints.`,
 		Example: `  lapwing train --topic cars --model cars
   lapwing train --topic payments --model payments --label Class --exclude id
@@ -239,8 +239,8 @@ func interrupted(ctx context.Context, t *trainer.Options, err error) error {
 	f := &fault{what: "interrupted: nothing was published", where: "topic " + t.Topic, cause: ctx.Err(), code: exitInterrupted}
 	var left *trainer.InterruptedError
 	switch {
-	case t.Several():
-		f.what += ", and a run of several networks leaves no checkpoint"
+	case t.PerKey:
+		f.what += ", and a run with a model for every key leaves no checkpoint"
 	case !errors.As(err, &left): // none was asked for
 	case left.Run == "" && left.Unwritten == nil:
 		f.what += ", and no checkpoint was written"
