@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 	"unsafe"
 
@@ -79,6 +80,7 @@ type trainMemory struct {
 	raw, tiles                                         [2]buffer
 	pins                                               [2]pinned
 	codes                                              []resident
+	back                                               [3][]float32 // parameters and moments of all networks, as copied back
 }
 
 func (m *trainMemory) all() []*buffer {
@@ -528,16 +530,13 @@ func (c *cohort) outcome(s *session, w walk) ([][]float64, error) {
 	}
 	losses := make([][]float64, len(w.of))
 	after := make([]member, len(w.of))
-	// All networks from the first to the last in three copies: one each would cost more than the steps of many.
-	var parameters, moment1, moment2 []float32
+	first := w.of[0] * c.t.parameters
 	if w.phases&doStep != 0 {
-		words := (w.of[len(w.of)-1] + 1 - w.of[0]) * c.t.parameters
-		for _, of := range []struct {
-			to   *[]float32
-			from *buffer
-		}{{&parameters, &c.m.parameters}, {&moment1, &c.m.moment1}, {&moment2, &c.m.moment2}} {
-			*of.to = make([]float32, words)
-			if err := download(s, *of.to, of.from, w.of[0]*c.t.parameters); err != nil {
+		// All networks from the first to the last in three copies: one each would cost more than the steps of many.
+		words := (w.of[len(w.of)-1]+1)*c.t.parameters - first
+		for i, from := range []*buffer{&c.m.parameters, &c.m.moment1, &c.m.moment2} {
+			c.m.back[i] = slices.Grow(c.m.back[i][:0], words)[:words]
+			if err := download(s, c.m.back[i], from, first); err != nil {
 				return nil, err
 			}
 		}
@@ -557,9 +556,9 @@ func (c *cohort) outcome(s *session, w walk) ([][]float64, error) {
 		if w.phases&doStep == 0 {
 			continue
 		}
-		from := (k - w.of[0]) * c.t.parameters
-		to := from + c.t.parameters
-		after[i] = member{parameters: parameters[from:to:to], moment1: moment1[from:to:to], moment2: moment2[from:to:to], steps: c.members[k].steps + int(state[2*i])}
+		// A copy of its own: one that has ended shall not keep the others' alive.
+		own := func(of []float32) []float32 { return slices.Clone(of[k*c.t.parameters-first:][:c.t.parameters]) }
+		after[i] = member{parameters: own(c.m.back[0]), moment1: own(c.m.back[1]), moment2: own(c.m.back[2]), steps: c.members[k].steps + int(state[2*i])}
 	}
 	if w.phases&doStep == 0 {
 		return losses, nil
