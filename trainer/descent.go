@@ -30,6 +30,7 @@ type descent struct {
 
 	device   device // nil where the trainer has none
 	resident bool   // it holds the history
+	proof    proof  // of the device's numbers
 
 	rows    []float32 // the buffer of a minibatch, or of those that a device is given
 	numbers []int32   // of the rows that a device holds
@@ -84,6 +85,7 @@ func (d *descent) begin(rate float64) {
 	d.descentState = begun(0, rate)
 	d.order = d.h.epochs(d.train, d.job.Seed)
 	d.resumed()
+	d.proved()
 }
 
 // again is the next try, with a lower rate, from the weights that the trainer has.
@@ -127,6 +129,7 @@ func (d *descent) restore(s descentState) error {
 	d.descentState = s
 	d.Weights, d.Moments = nil, kernels.Moments{}
 	d.resumed()
+	d.proved()
 	return nil
 }
 
@@ -148,13 +151,29 @@ func (d *descent) run(ctx context.Context) error {
 	if n := len(d.Curve); n > 0 {
 		p.Train, p.Validation = d.Curve[n-1].Train, d.Curve[n-1].Validation
 	}
-	for d.Step < d.total && !d.settled(&d.descentState) {
+	for {
+		// Where a device failed while it evaluated, a resumed run owes that evaluation.
+		if d.Summed > 0 && (d.Step%d.every == 0 || d.Step == d.total) {
+			if err := d.evaluate((d.Step-1)/d.perEpoch + 1); err != nil {
+				return err
+			}
+			last := d.Curve[len(d.Curve)-1]
+			p.Epoch, p.Train, p.Validation = last.Epoch, last.Train, last.Validation
+			d.job.report(p, d.Step == d.total || d.settled(&d.descentState))
+		}
+		if d.Step == d.total || d.settled(&d.descentState) {
+			return d.prove(true)
+		}
+		// Only what was proved is written: a later run would go on from wrong numbers.
+		if err := d.prove(d.job.checkpoints.due()); err != nil {
+			return err
+		}
 		d.job.checkpoints.tick(ctx, d.job, d.fill)
 		next := min(d.Step/d.every*d.every+d.every, d.total) // evaluation
 		began, asked := time.Now(), min(d.length, next-d.Step)
 		losses, err := d.stretch(ctx, asked)
 		for _, loss := range losses {
-			if math.IsNaN(loss) || math.IsInf(loss, 0) {
+			if !finite(loss) {
 				return &divergence{fmt.Sprintf("loss %v", loss), d.Step + 1}
 			}
 			d.Sum += loss
@@ -179,16 +198,8 @@ func (d *descent) run(ctx context.Context) error {
 		p.Done, p.Left = float64(d.Step)/float64(d.total), d.pace.left(int64(d.Step-d.from), now)
 		if d.Step < next {
 			d.job.report(p, false)
-			continue
 		}
-		if err := d.evaluate(p.Epoch); err != nil {
-			return err
-		}
-		last := d.Curve[len(d.Curve)-1]
-		p.Train, p.Validation = last.Train, last.Validation
-		d.job.report(p, d.Step == d.total || d.settled(&d.descentState))
 	}
-	return nil
 }
 
 // stretch makes up to n steps and returns the loss of each before it. Fewer than n come with the error that ended it, ctx's cause
@@ -210,7 +221,7 @@ func (d *descent) stretch(ctx context.Context, n int) (losses []float64, err err
 			return losses, err
 		}
 		losses = append(losses, loss)
-		if math.IsNaN(loss) || math.IsInf(loss, 0) {
+		if !finite(loss) {
 			break
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"time"
 )
 
 // memory is what an engine's device keeps rows in.
@@ -22,6 +23,13 @@ type device interface {
 	Walk(order []int32, sizes []int, rates []float32) (losses []float64, err error)
 	// WalkOver is the same over rows that are given.
 	WalkOver(rows []float32, sizes []int, rates []float32) (losses []float64, err error)
+
+	// SelfTest is how often its numbers are to be compared with a processor's.
+	SelfTest() time.Duration
+	// Beside is the loss over rows that a processor comes to, with the weights as they are.
+	Beside(rows []float32) (float64, error)
+	// Wrong notes that its numbers were wrong, and how that showed. An error says that the device is not to be used any more.
+	Wrong(how string) error
 }
 
 // holder is what a kernels.Cohort may be beside: one that holds the rows once for all networks. Walk is Steps over held rows, whose

@@ -2,8 +2,10 @@ package trainer
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/lapwing-stream/lapwing/kernels"
 	"github.com/lapwing-stream/lapwing/kernels/cpu"
@@ -85,6 +87,12 @@ type holdingTrainer struct {
 	kernels.Trainer
 	heldRows
 }
+
+func (t *holdingTrainer) SelfTest() time.Duration { return 0 } // at every turn
+
+func (t *holdingTrainer) Beside(rows []float32) (float64, error) { return t.Trainer.Loss(rows) }
+
+func (t *holdingTrainer) Wrong(how string) error { return errors.New(how) }
 
 func (t *holdingTrainer) Walk(order []int32, sizes []int, rates []float32) ([]float64, error) {
 	t.e.walks++

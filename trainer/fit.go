@@ -270,16 +270,20 @@ func (j *job) learn(ctx context.Context, h *history, c *columns, f *fitted, r *R
 	}
 	kernels.Initialise(f.program, j.Seed)
 	v, _ := j.vocabulary()
-	trainer, err := j.Engine.Trainer(f.program, kernels.TrainOptions{
-		Prediction: prediction, Target: target, Loss: v.loss, Delta: float32(j.HuberDelta), Optimizer: v.optimizer,
-		MaxBatch: f.batch, Threads: j.Threads,
-	})
+	made := func() (kernels.Trainer, error) {
+		return j.Engine.Trainer(f.program, kernels.TrainOptions{
+			Prediction: prediction, Target: target, Loss: v.loss, Delta: float32(j.HuberDelta), Optimizer: v.optimizer,
+			MaxBatch: f.batch, Threads: j.Threads,
+		})
+	}
+	trainer, err := made()
 	if err != nil {
 		return err
 	}
-	defer trainer.Close()
 	initial := trainer.Parameters()
 	d := j.newDescent(h, trainer, l.train, l.held, l.batch)
+	d.proof.renew = made
+	defer func() { d.trainer.Close() }()
 	if err := d.onDevice(ctx); err != nil {
 		return err
 	}
@@ -293,7 +297,7 @@ func (j *job) learn(ctx context.Context, h *history, c *columns, f *fitted, r *R
 		}
 	}
 	for {
-		err := d.run(ctx)
+		err := d.trusted(ctx)
 		j.checkpoints.keep(ctx, d.fill, err)
 		if err == nil {
 			d.result(f)
@@ -310,7 +314,7 @@ func (j *job) learn(ctx context.Context, h *history, c *columns, f *fitted, r *R
 		} else {
 			j.Log.Warn("training diverged; trying again with a lower rate", "what", diverged.what, "step", diverged.step, "rate", d.Rate, "next_rate", d.Rate/4)
 		}
-		if err := trainer.SetParameters(initial); err != nil {
+		if err := d.trainer.SetParameters(initial); err != nil {
 			return err
 		}
 		d.again()

@@ -23,27 +23,57 @@ var (
 	ErrOtherRun     = errors.New("the checkpoint is of another run")
 )
 
-// InterruptedError is what a run that writes checkpoints returns when its context ends before the model is published.
-type InterruptedError struct {
+// Kept is what a run leaves that ends before its model is published.
+type Kept struct {
 	Run         string // whose checkpoint another run can go on from; "" where there is none
 	Step, Steps int    // that it has made, of those planned at most
 	Unwritten   error  // why what was learned last is in no checkpoint; nil where it is, and where nothing was learned yet or none is kept
-	Cause       error
 }
 
-func (e *InterruptedError) Error() string {
-	text := "interrupted: nothing was published; "
-	if e.Run == "" {
-		text += "no checkpoint was written"
-	} else {
-		text += fmt.Sprintf("a checkpoint holds step %d of %d", e.Step, e.Steps)
+func (k Kept) String() string {
+	text := "no checkpoint was written"
+	if k.Run != "" {
+		text = fmt.Sprintf("a checkpoint holds step %d of %d", k.Step, k.Steps)
 	}
-	if e.Unwritten != nil {
-		text += fmt.Sprintf(" (the last one could not be written: %v)", e.Unwritten)
+	if k.Unwritten != nil {
+		text += fmt.Sprintf(" (the last one could not be written: %v)", k.Unwritten)
 	}
 	return text
 }
+
+// InterruptedError is what a run that writes checkpoints returns when its context ends before the model is published.
+type InterruptedError struct {
+	Kept
+	Cause error
+}
+
+func (e *InterruptedError) Error() string {
+	return "interrupted: nothing was published; " + e.Kept.String()
+}
 func (e *InterruptedError) Unwrap() error { return e.Cause }
+
+// DeviceError is what a run ends with whose device failed, or is not to be trusted, once it had begun to learn. What it had come to before
+// is in host memory, and so in a checkpoint.
+type DeviceError struct {
+	Kept
+	Cause error
+}
+
+func (e *DeviceError) Error() string { return e.Cause.Error() + "; " + e.Kept.String() }
+func (e *DeviceError) Unwrap() error { return e.Cause }
+
+// Hint is the cause's, and how to go on.
+func (e *DeviceError) Hint() string {
+	var hints []string
+	var cause interface{ Hint() string }
+	if errors.As(e.Cause, &cause) {
+		hints = append(hints, cause.Hint())
+	}
+	if e.Run != "" {
+		hints = append(hints, "the same command with --resume goes on from there, on this GPU or another, for 7 days")
+	}
+	return strings.Join(hints, "; ")
+}
 
 // prepare makes the run ready to write checkpoints, and where one is to be gone on from, finds it before anything is read.
 func (j *job) prepare(ctx context.Context) error {
@@ -170,33 +200,42 @@ func madeOf(rows int, train *rowSet, held []float32) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// leave words the end of a run that left nothing, and where its context has ended writes a last checkpoint. While the history is
-// read there is nothing to keep: an earlier checkpoint, where the run began from one, still stands.
+// leave words the end of a run that left nothing, and writes a last checkpoint: its context has ended, or its device failed, or what
+// came after the learning. While the history is read there is nothing to keep: an earlier checkpoint, where the run began from one, still
+// stands.
 func (j *job) leave(ctx context.Context, err error) error {
 	c := j.checkpoints
 	if c == nil && (j.Checkpoint == 0 || j.DryRun) {
 		return err
 	}
-	if ctx.Err() == nil {
-		if c != nil && c.wrote {
-			j.Log.Warn("training failed; what it had learned before is in its last checkpoint", "topic", CheckpointTopic, "model", j.Model, "run", c.run, "step", c.step, "steps", c.plan.Steps)
-		}
-		return err
+	kept := j.kept(ctx)
+	if ctx.Err() != nil {
+		return &InterruptedError{Kept: kept, Cause: err}
 	}
-	left := &InterruptedError{Cause: err}
+	if failed := (*DeviceError)(nil); errors.As(err, &failed) {
+		failed.Kept = kept
+	} else if c != nil && c.wrote {
+		j.Log.Warn("training failed; what it had learned before is in its last checkpoint", "topic", CheckpointTopic, "model", j.Model, "run", c.run, "step", c.step, "steps", c.plan.Steps)
+	}
+	return err
+}
+
+// kept is what the run leaves, written now where it can be.
+func (j *job) kept(ctx context.Context) (k Kept) {
+	c := j.checkpoints
 	if c == nil {
-		return left
+		return k
 	}
 	if c.last != nil {
-		left.Unwritten = c.write(context.WithoutCancel(ctx), c.last)
+		k.Unwritten = c.write(context.WithoutCancel(ctx), c.last)
 	}
 	switch {
 	case c.wrote:
-		left.Run, left.Step, left.Steps = c.run, c.step, c.plan.Steps
+		k.Run, k.Step, k.Steps = c.run, c.step, c.plan.Steps
 	case j.resumed != nil:
-		left.Run, left.Step, left.Steps = c.run, j.resumed.State.Step, j.resumed.Steps
+		k.Run, k.Step, k.Steps = c.run, j.resumed.State.Step, j.resumed.Steps
 	}
-	return left
+	return k
 }
 
 // ranges are the offsets that were read.

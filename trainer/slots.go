@@ -74,9 +74,12 @@ func (c *checkpoints) now(fill func(*checkpoint)) *checkpoint {
 	return &whole
 }
 
+// due tells whether tick would write one.
+func (c *checkpoints) due() bool { return c != nil && time.Since(c.at) >= c.every }
+
 // tick writes a checkpoint where one is due; nil writes none. A failure is said once: training is worth more than its checkpoints.
 func (c *checkpoints) tick(ctx context.Context, j *job, fill func(*checkpoint)) {
-	if c == nil || time.Since(c.at) < c.every {
+	if !c.due() {
 		return
 	}
 	c.at = time.Now()
@@ -86,12 +89,15 @@ func (c *checkpoints) tick(ctx context.Context, j *job, fill func(*checkpoint)) 
 	}
 }
 
-// keep holds what the run came to, for one that is called off from here on; err is what ended it.
+// keep holds what the run came to, for one that is called off from here on, or whose device fails; err is what ended it.
 func (c *checkpoints) keep(ctx context.Context, fill func(*checkpoint), err error) {
-	if c == nil || c.every == never || err != nil && (ctx.Err() == nil || !errors.Is(err, context.Cause(ctx))) {
+	if c == nil || c.every == never {
 		return
 	}
-	c.last = c.now(fill)
+	calledOff := ctx.Err() != nil && errors.Is(err, context.Cause(ctx))
+	if failed := (*DeviceError)(nil); err == nil || calledOff || errors.As(err, &failed) {
+		c.last = c.now(fill)
+	}
 }
 
 // write puts a checkpoint into the next slot.

@@ -6,9 +6,11 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/lapwing-stream/lapwing/stream"
@@ -16,7 +18,7 @@ import (
 
 // TestGPUTrains_Case4_12: the GPU trains by name and under auto, to the same bytes each time; the CPU's model of the same history tells
 // the same records apart; each model's self-test passes where the other was made, or it would not be loaded. Training without a GPU, or
-// one that is lost in the middle, ends as the engine's name says.
+// one that is lost in the middle, ends as the engine's name says; what was learned until then is in a checkpoint.
 func TestGPUTrains_Case4_12(t *testing.T) {
 	fakeGPU(t, "")
 	t.Chdir(t.TempDir())
@@ -39,9 +41,9 @@ func TestGPUTrains_Case4_12(t *testing.T) {
 		Score float64 `json:"score"`
 	}
 	// train gives what computed, as the report says, and the scores of every record by the model, each from another engine than trained.
-	train := func(model, engine, scoring string) (took string, scores []float64, stderr string) {
+	train := func(model, engine, scoring string, more ...string) (took string, scores []float64, stderr string) {
 		t.Helper()
-		stdout, stderr := do(0, "train", "--topic", "cars", "--model", model, "--engine", engine, "--epochs", "3")
+		stdout, stderr := do(0, append([]string{"train", "--topic", "cars", "--model", model, "--engine", engine, "--epochs", "3"}, more...)...)
 		for line := range strings.Lines(stdout) {
 			if strings.HasPrefix(line, "took") {
 				took = line
@@ -110,7 +112,45 @@ func TestGPUTrains_Case4_12(t *testing.T) {
 		t.Errorf("--engine cuda without a GPU that works: %s", stderr)
 	}
 	fakeGPU(t, "lost_after=60")
-	if _, stderr := do(exitFailed, "train", "--topic", "cars", "--model", "none", "--engine", "cuda"); !strings.Contains(stderr, "CUDA error 719") {
-		t.Errorf("a GPU that is lost in the middle: %s", stderr)
+	_, stderr = do(exitFailed, "train", "--topic", "cars", "--model", "lost", "--engine", "cuda", "--epochs", "3")
+	for _, part := range []string{"CUDA error 719", "; a checkpoint holds step ", "  next: ", "Xid", "the same command with --resume goes on from there"} {
+		if !strings.Contains(stderr, part) {
+			t.Errorf("a GPU that is lost in the middle does not say %q: %s", part, stderr)
+		}
 	}
+	fakeGPU(t, "")
+	if _, scores, stderr := train("lost", "cuda", "cpu", "--resume"); !slices.Equal(scores, gpu) || !strings.Contains(stderr, "going on from a checkpoint") {
+		t.Errorf("gone on with, it is another model: %s", stderr)
+	}
+}
+
+// TestGPUIsShared_Case7_04: two trainings at once on a GPU whose memory holds the history of one come to the bytes that each gives alone.
+func TestGPUIsShared_Case7_04(t *testing.T) {
+	fakeGPU(t, "")
+	b := newBed(t)
+	b.ok("generate cars --rate 0 --count 20000 --topic cars")
+	driver := "LD_LIBRARY_PATH=" + os.Getenv("LD_LIBRARY_PATH")
+	c := &resuming{t: t, broker: b.broker, topic: "cars", model: "alone", flags: []string{"--engine", "cuda", "--epochs", "2"}, there: []string{driver}}
+	var alone struct{ Digest string }
+	c.must(&alone)
+	const taken = "the history does not fit the device's memory"
+	var wait sync.WaitGroup
+	for _, is := range []struct {
+		model, fake string
+		holds       bool
+	}{{"first", "memory=67108864", true}, {"second", "memory=67108864,reserve=65011712", false}} {
+		c := *c
+		c.model = is.model
+		cmd, out, errs := c.command([]string{driver, "CUDA_FAKE=" + is.fake})
+		wait.Go(func() {
+			var r struct{ Digest string }
+			if err := errors.Join(cmd.Run(), json.Unmarshal(out.Bytes(), &r)); err != nil || r.Digest != alone.Digest {
+				t.Errorf("%s: digest %s, alone %s (%v)\n%s", is.model, r.Digest, alone.Digest, err, errs)
+			}
+			if strings.Contains(errs.String(), taken) == is.holds {
+				t.Errorf("%s: holds the history: %v\n%s", is.model, !is.holds, errs)
+			}
+		})
+	}
+	wait.Wait()
 }

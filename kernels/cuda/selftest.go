@@ -123,8 +123,11 @@ func (t *selfTest) wrong(d *session, s *scorer) (int, error) {
 }
 
 // fault marks the device bad.
-func (t *selfTest) fault(d *session, detail string) error {
-	e := &Error{What: "trust the numbers", Device: d.d.info.Title(), Detail: detail, Next: "take the card out of use and test it (dcgmi diag -r 3); compute on the CPU with --engine cpu", lost: true}
-	d.d.lose(e)
+func (t *selfTest) fault(d *session, detail string) error { return d.d.distrust(detail) }
+
+// distrust gives the device up for its numbers.
+func (d *Device) distrust(detail string) error {
+	e := &Error{What: "trust the numbers", Device: d.info.Title(), Detail: detail, Next: "take the card out of use and test it (dcgmi diag -r 3); compute on the CPU with --engine cpu", lost: true}
+	d.lose(e)
 	return e
 }

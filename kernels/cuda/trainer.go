@@ -6,12 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/lapwing-stream/lapwing/kernels"
 )
 
 // trainer is a cohort of one network.
-type trainer struct{ c *cohort }
+type trainer struct {
+	c      *cohort
+	make   func() (kernels.Trainer, error) // of the processor
+	beside kernels.Trainer                 // made when it is first asked for
+}
 
 // Trainer trains on the device. Where the engine may fall back and the device cannot take the network, the processor trains it.
 func (e *Engine) Trainer(p *kernels.Program, o kernels.TrainOptions) (kernels.Trainer, error) {
@@ -20,13 +25,40 @@ func (e *Engine) Trainer(p *kernels.Program, o kernels.TrainOptions) (kernels.Tr
 	}
 	c, err := newCohort(e, []*kernels.Program{p}, o)
 	if err == nil {
-		return &trainer{c: c}, nil
+		return &trainer{c: c, make: func() (kernels.Trainer, error) {
+			o.MaxBatch = 1 // no steps are asked of it
+			return e.o.Beside.Trainer(p, o)
+		}}, nil
 	}
 	if !e.o.Fallback {
 		return nil, err
 	}
 	e.fellBack(err, trainsInstead)
 	return e.o.Beside.Trainer(p, o)
+}
+
+// SelfTest is how often the device's numbers are to be compared with the processor's.
+func (t *trainer) SelfTest() time.Duration { return t.c.e.o.SelfTest }
+
+// Beside is the loss over rows that the processor comes to with the weights as they are. Sums have another order there.
+func (t *trainer) Beside(rows []float32) (loss float64, err error) {
+	if t.beside == nil {
+		if t.beside, err = t.make(); err != nil {
+			return 0, err
+		}
+	}
+	if err := t.beside.SetParameters(t.Parameters()); err != nil {
+		return 0, err
+	}
+	return t.beside.Loss(rows)
+}
+
+// Wrong notes that the device computed wrong numbers, and how that showed. The second time, in scoring or in training, it is given up.
+func (t *trainer) Wrong(how string) error {
+	if t.c.e.stats.corrected.Add(1) > 1 {
+		return t.c.e.d.distrust("it has computed wrong numbers for the second time: " + how)
+	}
+	return nil
 }
 
 // Cohort trains networks of one shape in the same launches. Where the engine may fall back and the device cannot take them all, the
@@ -206,7 +238,14 @@ func (t *trainer) Moments() kernels.Moments { return t.c.Moments(0) }
 
 func (t *trainer) SetMoments(m kernels.Moments) error { return t.c.SetMoments(0, m) }
 
-func (t *trainer) Close() error { return t.c.Close() }
+func (t *trainer) Close() error {
+	err := t.c.Close()
+	if t.beside != nil {
+		err = errors.Join(err, t.beside.Close())
+		t.beside = nil
+	}
+	return err
+}
 
 func (t *trainer) Hold(n int) (bool, error) { return t.c.Hold(n) }
 

@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"errors"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -222,4 +223,66 @@ func TestTooManyOperations(t *testing.T) {
 	}
 	p, o, _ = sensors(1, widths[:330]...)
 	newTrainer(t, engine(t, open(t, Options{})), p, o)
+}
+
+// TestTrainingWrongNumbers_Case7_07: losses are the processor's but for the order of sums, until a bit of the device's memory changes, be
+// it of the maps' constants or of the weights. A trainer that is made then has memory of its own; the second time the device is given up.
+func TestTrainingWrongNumbers_Case7_07(t *testing.T) {
+	p, o, rows := sensors(200, 12, 6, 3, 6, 12)
+	o.MaxBatch = 64
+	d := open(t, Options{})
+	e := newEngine(t, d, EngineOptions{From: 1})
+	apart := func(tr *trainer) float64 {
+		t.Helper()
+		loss, err := tr.Loss(rows)
+		want, beside := tr.Beside(rows)
+		if err := errors.Join(err, beside); err != nil {
+			t.Fatal(err)
+		}
+		return math.Abs(math.Sqrt(loss)-math.Sqrt(want)) / (1 + math.Sqrt(want))
+	}
+	made := func() *trainer {
+		t.Helper()
+		tr := newTrainer(t, e, p, o)
+		if _, err := tr.Step(rows[:64*p.Width], .01); err != nil {
+			t.Fatal(err)
+		}
+		if by := apart(tr); by > 1e-5 {
+			t.Errorf("undisturbed, losses are %v apart", by)
+		}
+		return tr
+	}
+	flip := func(b *buffer, at int, was float32, bits uint32) {
+		t.Helper()
+		if err := d.do(t.Context(), func(s *session) error {
+			return upload(s, b, at, []float32{math.Float32frombits(math.Float32bits(was) ^ bits)})
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	constants := made()
+	of := constants.c.t.passes[0].code.constants
+	at := slices.Index(of, -4) // where the map of a column begins
+	flip(&constants.c.m.codes[0].constants, at, of[at], 1<<30)
+	if by := apart(constants); by < 1e-3 {
+		t.Errorf("with one constant for another losses are %v apart", by)
+	}
+	if err := constants.Wrong("so"); err != nil {
+		t.Error(err)
+	}
+	weights := made()
+	layout, weight := weights.c.t.places[0], weights.c.members[0].parameters[0]
+	flip(&weights.c.m.layout, int(layout), weight, 1<<30)
+	if by := apart(weights); by < 1e-3 {
+		t.Errorf("with one weight for another losses are %v apart", by)
+	}
+	if s := e.DeviceStatus(); s.Corrected != 1 || s.Lost != "" {
+		t.Errorf("the status is %+v", s)
+	}
+	if err := weights.Wrong("and so"); !errors.Is(err, ErrLost) || !strings.Contains(err.Error(), "for the second time: and so") {
+		t.Errorf("the second time: %v", err)
+	}
+	if _, err := weights.Loss(rows); !errors.Is(err, ErrLost) {
+		t.Errorf("of a device that is given up: %v", err)
+	}
 }
