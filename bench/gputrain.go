@@ -20,6 +20,13 @@ type walker interface {
 	Walk(order []int32, sizes []int, rates []float32) ([]float64, error)
 }
 
+// holder is a cohort that has rows in such memory, once for all networks.
+type holder interface {
+	Hold(n int) (bool, error)
+	Put(first int, rows []float32) error
+	Walk(order []int32, sizes []int, rates [][]float32) ([][]float64, error)
+}
+
 // Rows that are trained on stay in the order in which they are, in as many minibatches as keep them below mostTrainRows.
 const mostTrainRows = 1 << 20
 
@@ -292,6 +299,10 @@ func (r *run) cohort(l *lesson, programs []*kernels.Program, losses map[string]f
 		}
 		defer c.Close()
 		n := len(programs)
+		steps, err := l.stepsOf(c)
+		if err != nil {
+			return nil, err
+		}
 		passes := func(times int) error {
 			for range times {
 				rates := make([][]float32, n) // its own each time: what stops is cut short there
@@ -300,7 +311,7 @@ func (r *run) cohort(l *lesson, programs []*kernels.Program, losses map[string]f
 						rates[k] = append(rates[k], trainRate)
 					}
 				}
-				if _, err := c.Steps(l.rows, l.batch, rates); err != nil {
+				if err := steps(rates); err != nil {
 					return err
 				}
 			}
@@ -321,6 +332,32 @@ func (r *run) cohort(l *lesson, programs []*kernels.Program, losses map[string]f
 		times, err := r.paced(ctx, func(times int) (time.Duration, error) { return since(func() error { return passes(times) }) })
 		return figures{"samples/s": times * float64(n*l.chunks*l.batch), "step": 1e6 / (times * float64(l.chunks))}, err
 	}
+}
+
+// stepsOf makes the networks of a cohort step over the lesson, whose rows it holds where it can.
+func (l *lesson) stepsOf(c kernels.Cohort) (func(rates [][]float32) error, error) {
+	h, ok := c.(holder)
+	rows := len(l.rows) / l.p.Width
+	if ok {
+		var err error
+		if ok, err = h.Hold(rows); err == nil && ok {
+			err = h.Put(0, l.rows)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if !ok {
+		return func(rates [][]float32) error { _, err := c.Steps(l.rows, l.batch, rates); return err }, nil
+	}
+	order, sizes := make([]int32, rows), make([]int, l.chunks)
+	for i := range order {
+		order[i] = int32(i)
+	}
+	for i := range sizes {
+		sizes[i] = l.batch
+	}
+	return func(rates [][]float32) error { _, err := h.Walk(order, sizes, rates); return err }, nil
 }
 
 // gpuToLoss is how long each takes to the validation loss that a number of steps give the engine for processors, from the same
