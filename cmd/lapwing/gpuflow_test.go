@@ -15,7 +15,7 @@ import (
 )
 
 // gpuFlow is a flow whose programs are the gpu build's, on the emulated driver, which is what settings say. Every batch is scored
-// there, none on the CPU.
+// there, none on the CPU. Training is one epoch: no test here asks how good a model is, and an emulated GPU is slow.
 func gpuFlow(t *testing.T, engine, settings string) *flow {
 	t.Helper()
 	if all, err := cuda.Visible(); err != nil || !strings.HasPrefix(all[0].Name, "Emulated") {
@@ -27,7 +27,7 @@ func gpuFlow(t *testing.T, engine, settings string) *flow {
 }
 
 func (f *flow) onGPU(engine, settings string) {
-	f.environ = []string{"LD_LIBRARY_PATH=" + os.Getenv("LD_LIBRARY_PATH"), "CUDA_FAKE=" + settings, "LAPWING_SCORE_ENGINE=" + engine, "LAPWING_GPU_BATCH_FROM=1", "LAPWING_SCORE_MAX_BATCH=256"}
+	f.environ = []string{"LD_LIBRARY_PATH=" + os.Getenv("LD_LIBRARY_PATH"), "CUDA_FAKE=" + settings, "LAPWING_SCORE_ENGINE=" + engine, "LAPWING_GPU_BATCH_FROM=1", "LAPWING_SCORE_MAX_BATCH=256", "LAPWING_TRAIN_EPOCHS=1"}
 }
 
 // TestGPULifeOfAModel trains, scores, swaps, restarts and rolls back on the GPU while records flow.
