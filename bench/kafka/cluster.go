@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,6 +28,10 @@ type Options struct {
 
 	Listeners []Listener // of each broker beside PLAINTEXT, which is its own way to the others; default none
 	Server    []string   // further lines of each broker's server.properties; default none
+
+	// Way makes a second way to a broker, given its address, and tells where that way begins: clients that come over it are
+	// told to stay on it. It is for networks that fail. Default none.
+	Way func(broker string) (string, error)
 }
 
 // Listener is where a broker takes connections by one protocol.
@@ -40,6 +45,9 @@ type Cluster struct {
 	nodes []*process.Process
 	addrs []string
 	more  map[string][]string // of each further listener
+	ways  []string
+	files []string // properties of each node
+	java  []string // how a node is started, without its file
 	data  string
 }
 
@@ -75,6 +83,21 @@ func (c *Cluster) Addr() string { return strings.Join(c.addrs, ",") }
 // Listener is the address of a further listener for bootstrap.servers.
 func (c *Cluster) Listener(name string) string { return strings.Join(c.more[name], ",") }
 
+// WayAddr is the address for bootstrap.servers over Options.Way.
+func (c *Cluster) WayAddr() string { return strings.Join(c.ways, ",") }
+
+// Brokers are the addresses of the brokers, from 0.
+func (c *Cluster) Brokers() []string { return c.addrs }
+
+// Restart starts a broker that has ended, with its data. It does not wait until the broker answers.
+func (c *Cluster) Restart(ctx context.Context, i int) error {
+	n, err := c.boot(ctx, i)
+	if err == nil {
+		c.nodes[i] = n
+	}
+	return err
+}
+
 // Node is the process of one broker, from 0.
 func (c *Cluster) Node(i int) *process.Process { return c.nodes[i] }
 
@@ -90,7 +113,7 @@ func (c *Cluster) Close() error {
 func (c *Cluster) start(ctx context.Context, o Options) error {
 	ctx, cancel := context.WithTimeout(ctx, o.Within)
 	defer cancel()
-	each := 2 + len(o.Listeners)
+	each := 3 + len(o.Listeners)
 	ports, err := freePorts(each * o.Brokers)
 	if err != nil {
 		return err
@@ -110,7 +133,6 @@ func (c *Cluster) start(ctx context.Context, o Options) error {
 		return append([]string{"-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-Dlog4j2.statusLoggerLevel=OFF", "-cp", Broker.Jars(o.Dir)}, args...)
 	}
 	cluster := uuid()
-	var files []string
 	var formats []*process.Process
 	for i := range o.Brokers {
 		text := strings.NewReplacer(
@@ -118,12 +140,25 @@ func (c *Cluster) start(ctx context.Context, o Options) error {
 			"@PORT@", strconv.Itoa(ports[each*i]), "@CONTROLLER@", strconv.Itoa(ports[each*i+1]),
 			"@REPLICAS@", strconv.Itoa(min(3, o.Brokers)), "@INSYNC@", strconv.Itoa(max(1, min(3, o.Brokers)-1)),
 		).Replace(string(template))
-		text += c.listen(o.Listeners, text, ports[each*i+2:]) + strings.Join(o.Server, "\n") + "\n"
+		if o.Way != nil {
+			second := fmt.Sprintf("127.0.0.1:%d", ports[each*i+2])
+			way, err := o.Way(second)
+			if err != nil {
+				return err
+			}
+			c.ways = append(c.ways, way)
+			text = strings.NewReplacer(
+				"\nlisteners=", "\nlisteners=WAY://"+second+",", "\nadvertised.listeners=", "\nadvertised.listeners=WAY://"+way+",",
+				"protocol.map=", "protocol.map=WAY:PLAINTEXT,",
+			).Replace(text)
+			text += "\ninter.broker.listener.name=PLAINTEXT\n"
+		}
+		text += c.listen(o.Listeners, text, ports[each*i+3:]) + strings.Join(o.Server, "\n") + "\n"
 		file := filepath.Join(c.data, fmt.Sprintf("%d.properties", i+1))
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			return err
 		}
-		files = append(files, file)
+		c.files = append(c.files, file)
 		f, err := process.Start(ctx, process.Options{}, "java", java("kafka.tools.StorageTool", "format", "-t", cluster, "--initial-controllers", strings.Join(voters, ","), "-c", file)...)
 		if err != nil {
 			return err
@@ -136,9 +171,15 @@ func (c *Cluster) start(ctx context.Context, o Options) error {
 		}
 	}
 	heap := fmt.Sprintf("%dm", o.Heap)
-	for _, file := range files {
-		// Not under ctx, which ends with the start: Close and the death of this process end a node.
-		n, err := process.Start(context.WithoutCancel(ctx), process.Options{}, "java", java("-Xms"+heap, "-Xmx"+heap, "-XX:+UseG1GC", "kafka.Kafka", file)...)
+	c.java = java("-Xms"+heap, "-Xmx"+heap)
+	if o.Heap < 512 { // a small broker is one of several on a small machine: no threads for collecting, no second compiler
+		c.java = append(c.java, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+	} else {
+		c.java = append(c.java, "-XX:+UseG1GC")
+	}
+	c.java = append(c.java, "kafka.Kafka")
+	for i := range o.Brokers {
+		n, err := c.boot(ctx, i)
 		if err != nil {
 			return err
 		}
@@ -170,6 +211,11 @@ func (c *Cluster) listen(listeners []Listener, properties string, ports []int) s
 		}
 	}
 	return out.String()
+}
+
+// boot starts the process of a broker. Not under ctx, which ends with the start: Close and the death of this process end a node.
+func (c *Cluster) boot(ctx context.Context, i int) (*process.Process, error) {
+	return process.Start(context.WithoutCancel(ctx), process.Options{}, "java", append(slices.Clone(c.java), c.files[i])...)
 }
 
 // answers returns when a record in a topic that is spread over all brokers has been acknowledged, and its topic is gone.

@@ -1,0 +1,71 @@
+//go:build e2e
+
+package faults
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	toxiproxy "github.com/Shopify/toxiproxy/v2"
+	"github.com/rs/zerolog"
+)
+
+// network is the way of scorers and trainers to the brokers. Brokers among themselves, the source and the checker go another.
+type network struct {
+	server *toxiproxy.ApiServer // holds what proxies share; it listens to nothing
+	ways   []*toxiproxy.Proxy   // to each broker, from 0
+}
+
+func newNetwork() *network {
+	return &network{server: toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())}
+}
+
+// to makes the way to a broker.
+func (n *network) to(broker string) (string, error) {
+	p := toxiproxy.NewProxy(n.server, fmt.Sprint("broker-", len(n.ways)+1), "127.0.0.1:0", broker)
+	if err := p.Start(); err != nil {
+		return "", err
+	}
+	n.ways = append(n.ways, p)
+	return p.Listen, nil
+}
+
+func (n *network) close() {
+	for _, p := range n.ways {
+		p.Stop()
+	}
+}
+
+// cut ends the connections to brokers and refuses new ones, until mended.
+func (n *network) cut(brokers ...int) (mend func() error) {
+	for _, i := range brokers {
+		n.ways[i].Stop()
+	}
+	return func() error {
+		for _, i := range brokers {
+			if err := n.ways[i].Start(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// spoil puts a toxic on the ways to brokers: a kind that toxiproxy knows, with its attributes.
+func (n *network) spoil(kind, direction, attributes string, brokers ...int) (mend func() error, err error) {
+	for _, i := range brokers {
+		text := fmt.Sprintf(`{"name":%q,"type":%q,"stream":%q,"attributes":%s}`, kind+direction, kind, direction, attributes)
+		if _, err := n.ways[i].Toxics.AddToxicJson(strings.NewReader(text)); err != nil {
+			return nil, err
+		}
+	}
+	return func() error {
+		for _, i := range brokers {
+			if err := n.ways[i].Toxics.RemoveToxic(context.Background(), kind+direction); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, nil
+}
