@@ -113,8 +113,14 @@ type Client struct {
 	down   chan struct{} // to Watch: librdkafka has lost its last connection
 	silent atomic.Int64  // since when no broker answers, milliseconds since 1970; 0 = one does
 
+	told sync.Map // topic → when a broker said that it is there (time.Time)
+
 	closeOnce sync.Once
 }
+
+// toldFor is how long a topic counts as being there although a broker does not know it: one that was made through another broker
+// comes to this one with the next piece of the controller's log, within a second where nothing is wrong. requestTimeout bounds it too.
+const toldFor = 10 * time.Second
 
 // Connect makes a client after one metadata round trip. Its errors say what is wrong, where, and what to do:
 // absent broker, TLS or SASL wanted, wrong password, advertised listener that cannot be reached.
@@ -311,8 +317,10 @@ func (c *Client) CreateTopic(ctx context.Context, t TopicSpec) (created bool, er
 	switch e.Code() {
 	case kafka.ErrNoError:
 		// The broker answers before its metadata shows the topic; whoever creates one means to use it at once.
+		c.told.Store(t.Name, time.Now())
 		return true, c.awaitPartitions(ctx, t.Name, t.Partitions)
 	case kafka.ErrTopicAlreadyExists:
+		c.told.Store(t.Name, time.Now()) // maybe by another copy of us a moment ago
 		return false, nil
 	default:
 		return false, c.adminErr("topic not created", where, e)
@@ -387,6 +395,7 @@ func (c *Client) AddPartitions(ctx context.Context, topic string, total int) err
 func (c *Client) DeleteTopic(ctx context.Context, topic string) error {
 	ctx, cancel := withDeadline(ctx)
 	defer cancel()
+	c.told.Delete(topic)
 	res, err := c.admin.DeleteTopics(ctx, []string{topic})
 	if err == nil && res[0].Error.Code() == kafka.ErrUnknownTopicOrPart {
 		return c.noTopic(ctx, topic)
@@ -458,16 +467,30 @@ func (c *Client) topic(ctx context.Context, topic string) (kafka.TopicDescriptio
 		return kafka.TopicDescription{}, &Error{What: "no topic was named", Next: "name one with --topic", Err: ErrNoTopic}
 	}
 	d, err := c.describe(ctx, topic)
+	for err == nil && len(d) == 1 && missing(d[0].Error) && c.isTold(topic) && pause(ctx, 0) {
+		d, err = c.describe(ctx, topic)
+	}
 	if err == nil && len(d) == 1 {
-		switch d[0].Error.Code() {
-		case kafka.ErrNoError:
+		switch {
+		case d[0].Error.Code() == kafka.ErrNoError:
 			return d[0], nil
-		case kafka.ErrUnknownTopicOrPart, kafka.ErrUnknownTopic:
+		case missing(d[0].Error):
 			return kafka.TopicDescription{}, c.noTopic(ctx, topic)
 		}
 		err = d[0].Error
 	}
 	return kafka.TopicDescription{}, c.adminErr("the topic could not be looked up", "topic "+topic, err)
+}
+
+// missing tells whether a broker does not know a topic.
+func missing(e kafka.Error) bool {
+	return e.Code() == kafka.ErrUnknownTopicOrPart || e.Code() == kafka.ErrUnknownTopic
+}
+
+// isTold tells whether a broker has just said that the topic is there: then one that does not know it is behind.
+func (c *Client) isTold(topic string) bool {
+	t, ok := c.told.Load(topic)
+	return ok && time.Since(t.(time.Time)) < toldFor
 }
 
 func (c *Client) noTopic(ctx context.Context, topic string) error {

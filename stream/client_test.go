@@ -341,6 +341,43 @@ func TestMadeTopicsAreLed_Case1_06(t *testing.T) {
 	}
 }
 
+// TestTopicThatOneBrokerDoesNotKnowYet: two copies of serve start together, and each finds that the other has made a topic which the
+// broker that it asks next does not know yet. One of them ended with "topic t does not exist, did you mean t?".
+func TestTopicThatOneBrokerDoesNotKnowYet(t *testing.T) {
+	t.Parallel()
+	first, k := fake(t)
+	n := name("t")
+	if _, err := first.CreateTopic(ctxOf(t), TopicSpec{Name: n, Partitions: 2}); err != nil {
+		t.Fatal(err)
+	}
+	c := connect(t, first.Brokers(), nil)
+	behind := func() *kfake.FaultHandle {
+		return k.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Topic: n, Err: kerr.UnknownTopicOrPartition, Count: 3})
+	}
+	told := behind()
+	if _, err := c.Partitions(ctxOf(t), n); !errors.Is(err, ErrNoTopic) {
+		t.Errorf("nobody has told this client of the topic, and %v", err)
+	}
+	told.Remove()
+	if made, err := c.CreateTopic(ctxOf(t), TopicSpec{Name: n, Partitions: 2}); made || err != nil {
+		t.Fatal(made, err)
+	}
+	f := behind()
+	if have, err := c.Partitions(ctxOf(t), n); have != 2 || err != nil {
+		t.Errorf("%d partitions, %v", have, err)
+	}
+	if f.Hits() != 3 {
+		t.Errorf("the broker was behind %d times of 3", f.Hits())
+	}
+	// Once deleted it is gone.
+	if err := c.DeleteTopic(ctxOf(t), n); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Partitions(ctxOf(t), n); !errors.Is(err, ErrNoTopic) {
+		t.Error(err)
+	}
+}
+
 func TestRepeatedLinesAreFolded(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
