@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint gpu ptx test-gpu-emulated test-gpu bench bench-peers smoke recording arm64 kafka-test soak clean FORCE
+.PHONY: help build demo test lint gpu ptx test-gpu-emulated test-gpu bench bench-peers smoke recording arm64 test-kafka soak soak-training clean FORCE
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -35,7 +35,7 @@ demo: ## everything on this machine, in under a minute: broker, training, hot sw
 lint: build/py/.ready ## gofmt, vet, staticcheck, hadolint, shellcheck, Kubernetes' schemas
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt wants to change:"; echo "$$out"; exit 1; }
 	@$(GO) vet ./...
-	@$(GO) vet -tags e2e ./cmd/lapwing ./stream ./kernels/cpu ./docker/cloud
+	@$(GO) vet -tags e2e ./cmd/lapwing ./stream ./kernels/cpu ./docker/cloud ./bench/kafka ./bench/faults
 	@$(STATICCHECK) ./...
 	@if [ -x build/py/bin/hadolint ]; then build/py/bin/hadolint docker/Dockerfile; fi
 	@if [ -x build/py/bin/shellcheck ]; then build/py/bin/shellcheck docker/cloud/run-once kernels/cuda/emulator/check bench/kafka/with-kafka .ci/run; fi
@@ -110,13 +110,20 @@ arm64: ## cross-compile for linux arm64 with Debian's gcc-aarch64-linux-gnu, and
 	elif [ -n "$${CI:-}" ]; then echo "qemu-aarch64 is missing (Debian: qemu-user): in CI the NEON kernels must be tested" >&2; exit 1; \
 	else echo "no qemu-aarch64 here (Debian: qemu-user): the NEON kernels were compiled, not tested" >&2; fi
 
-kafka-test: build ## end-to-end tests and the suite of stream against one real Apache Kafka broker from Maven artifacts (needs java, mvn)
+test-kafka: build ## real Apache Kafka from Maven artifacts: one broker, end to end; three brokers under faults, a table (needs java, mvn, kcat)
 	@bench/kafka/with-kafka $(GO) test -tags e2e -count=1 -timeout 10m ./stream
 	@bench/kafka/with-kafka $(GO) test -tags e2e -count=1 -timeout 10m -run RealKafka ./cmd/lapwing
 	@$(GO) test -tags e2e -count=1 -timeout 10m ./bench/kafka
 	@$(GO) test -tags e2e -count=1 -timeout 10m -run SecureKafka ./cmd/lapwing
+	@$(GO) test -tags e2e -count=1 -timeout 12m -v ./bench/faults
 
-soak: build ## train on 50 million records of real Kafka within 1 GiB: about 20 GB of disk and an hour (needs java, mvn)
+# SEED=N begins with another order of faults; a round's seed stands in its first line.
+SOAK ?= 1h
+SEED ?= 9
+soak: build ## the faults of test-kafka for an hour; SOAK=10m for less, SEED=9 as the first seed
+	@$(GO) test -tags e2e -count=1 -timeout 24h -v -run TestFaults ./bench/faults -for $(SOAK) -seed $(SEED)
+
+soak-training: build ## train on 50 million records of real Kafka within 1 GiB: about 20 GB of disk and an hour (needs java, mvn)
 	@bench/kafka/with-kafka $(GO) test -tags e2e -count=1 -v -timeout 4h -run SoakTraining ./cmd/lapwing
 
 clean: ## remove bin and build

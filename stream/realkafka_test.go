@@ -18,8 +18,8 @@ import (
 func TestRealKafkaFrozenBroker_Case8_14(t *testing.T) {
 	pid, err := strconv.Atoi(os.Getenv("LAPWING_TEST_BROKER_PID"))
 	if err != nil {
-		// Only make kafka-test builds this file, and a skip there would go unseen.
-		t.Fatal("LAPWING_TEST_BROKER_PID names no broker's process; make kafka-test starts one")
+		// Only make test-kafka builds this file, and a skip there would go unseen.
+		t.Fatal("LAPWING_TEST_BROKER_PID names no broker's process; make test-kafka starts one")
 	}
 	c, _ := broker(t)
 	// Little is fetched ahead, so that the pause is felt.

@@ -23,7 +23,7 @@ func TestGroupGivesNoStaleRecordOver1000Assignments(t *testing.T) {
 		groups     = 8
 	)
 	enough := int64(1000)
-	if !batchCalls || poisoned { // slower; the thousand are for the run without the race detector, in kafka-test
+	if !batchCalls || poisoned { // slower; the thousand are for the run without the race detector, in test-kafka
 		enough = 200
 	}
 	c, _ := broker(t)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -128,7 +129,7 @@ func until(ctx context.Context, what string, is func() (bool, error)) error {
 // start starts the program, whose connections go through the network that can be cut. It outlives the fault that starts it.
 func (b *bed) start(args ...string) (*process.Process, error) {
 	args = append(args, "--brokers", b.cluster.WayAddr(), "--log-level", "info")
-	return process.Start(b.t.Context(), process.Options{Dir: b.t.TempDir()}, b.binary, args...)
+	return process.Start(b.t.Context(), process.Options{Dir: b.t.TempDir(), Keep: 1 << 18}, b.binary, args...)
 }
 
 // run runs a command of the program to its end.
@@ -284,6 +285,21 @@ func firstLine(err error) string {
 }
 
 func signal(p *process.Process, s syscall.Signal) error { return syscall.Kill(p.PID(), s) }
+
+// post has a scorer that did something wrong say where each of its goroutines stands, and writes all that it said to a file.
+func (b *bed) post(i int) {
+	s := b.scorers[i]
+	if s.Ended() == nil {
+		if err := signal(s, syscall.SIGQUIT); err == nil {
+			s.Wait()
+		}
+	}
+	file := filepath.Join("..", "..", "build", fmt.Sprintf("faults-scorer-%d.log", i))
+	if err := os.WriteFile(file, []byte(s.Said()), 0o644); err != nil {
+		b.t.Error(err)
+	}
+	b.t.Logf("what scorer %d said, and where it stood: %s", i, file)
+}
 
 // alive starts scorers again that have ended by themselves, which only some faults may make them do.
 func (b *bed) alive(mayEnd bool) error {

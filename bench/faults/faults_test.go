@@ -128,8 +128,8 @@ func (b *bed) round(n int, chosen []kind, rows map[string]*row) {
 			got.in, got.scored, got.dead, got.lost, got.doubled, got.reordered+got.foreign, pause.Round(time.Millisecond), time.Since(b.struck).Round(100*time.Millisecond))
 		if err != nil || got.wrong() > 0 {
 			t.Errorf("round %d, seed %d, fault %d, %s: %v\n%s", n+1, seed, i+1, k.name, err, strings.Join(books.findings, "\n"))
-			for i, s := range b.scorers {
-				t.Logf("scorer %d wrote last:\n%s", i, s.Said())
+			for i := range b.scorers {
+				b.post(i)
 			}
 			return
 		}
@@ -158,7 +158,7 @@ func (b *bed) round(n int, chosen []kind, rows map[string]*row) {
 // settle lets the input end, waits for all results, and has them checked.
 func (b *bed) settle(ctx context.Context, books *ledger, checker *reader) (tally, error) {
 	b.source.flow(false)
-	limit, done := context.WithTimeout(ctx, 90*time.Second)
+	limit, done := context.WithTimeout(ctx, 60*time.Second)
 	err := b.source.settled(limit)
 	done()
 	for try := 0; ; try++ { // a broker that has just come back may refuse the first reader

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// jars is where `make kafka-test` and the bench keep what Maven fetched.
+// jars is where `make test-kafka` and the bench keep what Maven fetched.
 func jars(t *testing.T) string {
 	dir, err := filepath.Abs("../../build/peers")
 	if err != nil {

@@ -24,6 +24,7 @@ type Options struct {
 	Stdout io.Writer     // default none
 	Stderr io.Writer     // gets what Said keeps the end of, as it is written; default none
 	Grace  time.Duration // time from SIGTERM to SIGKILL; default 20s
+	Keep   int           // how much of the end of its standard error is kept, bytes; default 4096
 }
 
 // Process is a running child.
@@ -42,10 +43,14 @@ func Start(ctx context.Context, o Options, program string, args ...string) (*Pro
 	if o.Grace == 0 {
 		o.Grace = 20 * time.Second
 	}
+	if o.Keep == 0 {
+		o.Keep = 4096
+	}
 	if o.Dir == "" {
 		o.Dir = os.TempDir()
 	}
 	p := &Process{name: filepath.Base(program), cmd: exec.Command(program, args...), grace: o.Grace, done: make(chan struct{})}
+	p.said.keep = o.Keep
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = o.Dir, o.Stdout, &p.said
 	if o.Stderr != nil {
 		p.cmd.Stderr = io.MultiWriter(&p.said, o.Stderr)
@@ -151,18 +156,17 @@ func (p *Process) CPU() (time.Duration, error) {
 
 // tail keeps the last bytes that were written.
 type tail struct {
-	mu sync.Mutex
-	b  []byte
+	keep int
+	mu   sync.Mutex
+	b    []byte
 }
-
-const kept = 4096
 
 func (t *tail) Write(b []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.b = append(t.b, b...)
-	if len(t.b) > 2*kept {
-		t.b = append(t.b[:0], t.b[len(t.b)-kept:]...)
+	if len(t.b) > 2*t.keep {
+		t.b = append(t.b[:0], t.b[len(t.b)-t.keep:]...)
 	}
 	return len(b), nil
 }
@@ -170,5 +174,5 @@ func (t *tail) Write(b []byte) (int, error) {
 func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return string(t.b[max(0, len(t.b)-kept):])
+	return string(t.b[max(0, len(t.b)-t.keep):])
 }

@@ -27,7 +27,7 @@ func realKafka(t *testing.T) *flow {
 	t.Helper()
 	addr := os.Getenv("LAPWING_TEST_BROKERS")
 	if addr == "" {
-		t.Skipf("SKIPPED-KAFKA: %s: LAPWING_TEST_BROKERS names no broker; make kafka-test starts one", t.Name())
+		t.Skipf("SKIPPED-KAFKA: %s: LAPWING_TEST_BROKERS names no broker; make test-kafka starts one", t.Name())
 	}
 	f := newFlow(t, addr)
 	// The broker outlives the run, and its topics with it.
