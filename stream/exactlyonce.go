@@ -131,6 +131,8 @@ func (t *Transactor) SendOffsets(ctx context.Context, o Offsets) error {
 	for tp, n := range o.next {
 		set = append(set, kafka.TopicPartition{Topic: intern(names, tp.Topic), Partition: tp.Partition, Offset: kafka.Offset(n)})
 	}
+	ctx, cancel := context.WithTimeout(ctx, t.timeout) // what is open for longer the broker aborts
+	defer cancel()
 	err := t.retry(ctx, func(ctx context.Context) error { return t.p.p.SendOffsetsToTransaction(ctx, set, meta) })
 	switch {
 	case err == nil:

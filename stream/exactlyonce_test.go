@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -182,6 +183,57 @@ func TestExactlyOnceSink(t *testing.T) {
 		t.Fatal(err)
 	}
 	wrote(10, 10)
+}
+
+// TestExactlyOnceGivesUpACallThatHangs: librdkafka sends offsets to a coordinator that it cannot find for ever, whatever time it was given.
+// After each rolling restart of a cluster of three a copy of serve stood still until it was killed.
+func TestExactlyOnceGivesUpACallThatHangs(t *testing.T) {
+	t.Parallel()
+	c, k := fake(t)
+	in, out := topic(t, c, 1), topic(t, c, 1)
+	tp := TopicPartition{in, 0}
+	produce(t, c, records(in, 0, 0, 100)...)
+	group, id := name("g"), name("tx")
+	m := join(t, c, GroupOptions{Topics: []string{in}, Group: group})
+	m.untilAssigned(1)
+	m.until("records", func() bool { return m.n == 100 })
+	attempt := func() (Sink, error) {
+		s, err := c.ExactlyOnce(ctxOf(t), m.g, ExactlyOnceOptions{ID: id, Timeout: time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(s.Begin(ctxOf(t)), s.Produce(ctxOf(t), records(out, 0, 0, 5))); err != nil {
+			t.Fatal(err)
+		}
+		return s, s.Commit(ctxOf(t), m.g.Offsets(map[TopicPartition]int64{tp: 10}))
+	}
+	gone := k.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.FindCoordinator}, Err: kerr.CoordinatorNotAvailable, Count: -1, When: func(r kmsg.Request) bool {
+		f, ok := r.(*kmsg.FindCoordinatorRequest)
+		return ok && (f.CoordinatorKey == group || slices.Contains(f.CoordinatorKeys, group))
+	}})
+	s, err := attempt()
+	if !errors.Is(err, errHung) {
+		t.Errorf("the commit ended with %v", err)
+	}
+	if err := s.Abort(ctxOf(t)); !errors.Is(err, errHung) {
+		t.Errorf("a producer that hangs was asked to abort: %v", err)
+	}
+	if err := s.Close(ctxOf(t)); err != nil {
+		t.Error(err)
+	}
+	gone.Remove()
+	// The next one takes the id over; what the first left open is aborted.
+	s, err = attempt()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close(ctxOf(t))
+	if got, _ := readHistory(t, c, out); len(got) != 5 {
+		t.Errorf("%d committed records, want 5", len(got))
+	}
+	if at, err := c.Committed(ctxOf(t), group, []string{in}); err != nil || at[tp] != 10 {
+		t.Errorf("committed %v, %v", at, err)
+	}
 }
 
 func TestExactlyOnceOptionsFaultsAtOnce(t *testing.T) {

@@ -438,10 +438,19 @@ func (p *Producer) destroy() {
 type Transactor struct {
 	p       *Producer
 	id      string
-	timeout time.Duration
+	timeout time.Duration // of a transaction
 	open    bool
-	breaks  int64 // of p, when it had been initialised
+	breaks  int64        // of p, when it had been initialised
+	hung    <-chan error // a call that does not return; nil: none
 }
+
+// errHung: librdkafka does not return from a call whose time is over. Sending offsets heeds no time limit, and waits for ever for a group's
+// coordinator that has gone from the brokers' metadata, as each broker does when it is restarted (librdkafka issues 5456 and 5511, open).
+// Nothing wakes it, so the producer is given up: the next one of the same id takes its transactions over.
+var errHung = errors.New("librdkafka does not return from the call")
+
+// hungAfter is how long after its time a call still may return.
+const hungAfter = time.Second
 
 // Transactor makes a transactional producer whose transactions are initialised: older ones with the same id are fenced, and what
 // they left open is aborted. The broker aborts a transaction that stays open for longer than timeout (seconds; 0 = 60 s).
@@ -511,7 +520,7 @@ func (t *Transactor) Renew(ctx context.Context) error {
 // retry repeats a call that may be repeated, until it succeeds or ctx ends: a commit that timed out is unknown, not failed.
 func (t *Transactor) retry(ctx context.Context, call func(context.Context) error) error {
 	for {
-		err := call(ctx)
+		err := t.bounded(ctx, call)
 		var ke kafka.Error
 		if err == nil || !errors.As(err, &ke) || !ke.IsRetriable() || ctx.Err() != nil {
 			return err
@@ -521,6 +530,29 @@ func (t *Transactor) retry(ctx context.Context, call func(context.Context) error
 			return err
 		case <-time.After(50 * time.Millisecond):
 		}
+	}
+}
+
+// bounded makes a call that may not return.
+func (t *Transactor) bounded(ctx context.Context, call func(context.Context) error) error {
+	if t.hung != nil {
+		return errHung
+	}
+	done := make(chan error, 1)
+	go func() { done <- call(ctx) }() // ends with the call; where that hangs, Close has somebody wait for it
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	limit := time.NewTimer(hungAfter)
+	defer limit.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-limit.C:
+		t.hung = done
+		return errHung
 	}
 }
 
@@ -535,6 +567,9 @@ func (t *Transactor) explain(what string, err error) error {
 		next = "the broker at " + t.p.c.Brokers() + " does not answer; check that it runs"
 	case kafka.ErrFenced, kafka.ErrProducerFenced, kafka.ErrInvalidProducerEpoch:
 		next = "another process with this id is at work; it wins"
+	}
+	if errors.Is(err, errHung) {
+		next = "nothing: another producer takes over"
 	}
 	return &Error{What: what + ": " + t.p.c.scrub(err.Error()), Where: "transactional.id " + t.id, Next: next, Err: fromProducer(err)}
 }
@@ -592,5 +627,13 @@ func (t *Transactor) Close() {
 	t.p.mu.Lock()
 	t.p.closed = true
 	t.p.mu.Unlock()
+	if t.hung != nil { // destroying it now would hang as well
+		hung := t.hung
+		go func() {
+			<-hung
+			t.p.destroy()
+		}()
+		return
+	}
 	t.p.destroy()
 }
