@@ -163,7 +163,7 @@ func (b *bed) learn(ctx context.Context) error {
 		return err
 	}
 	for seed := range 2 {
-		p, err := b.train(seed+1)
+		p, err := b.train(seed + 1)
 		if err != nil {
 			return err
 		}
@@ -285,6 +285,47 @@ func firstLine(err error) string {
 }
 
 func signal(p *process.Process, s syscall.Signal) error { return syscall.Kill(p.PID(), s) }
+
+// group tells how the scorers' group stands: its state, its members, and how many partitions each has.
+func (b *bed) group(ctx context.Context) (text string, whole bool, err error) {
+	r := kmsg.NewPtrDescribeGroupsRequest()
+	r.Groups = []string{"lapwing." + b.of.scores}
+	answer, err := r.RequestWith(ctx, b.client)
+	if err != nil {
+		return "", false, err
+	}
+	g := answer.Groups[0]
+	text, assigned := g.State, 0
+	for _, m := range g.Members {
+		var a kmsg.ConsumerMemberAssignment
+		n := 0
+		if a.ReadFrom(m.MemberAssignment) == nil {
+			for _, t := range a.Topics {
+				n += len(t.Partitions)
+			}
+		}
+		assigned += n
+		name := m.MemberID
+		if m.InstanceID != nil {
+			name = *m.InstanceID
+		}
+		text += fmt.Sprintf(", %s has %d", name, n)
+	}
+	return fmt.Sprintf("%s, of %d partitions", text, b.partitions), g.State == "Stable" && len(g.Members) == len(b.scorers) && assigned == b.partitions, nil
+}
+
+// gathered returns when both scorers are in the group and every partition is somebody's.
+func (b *bed) gathered(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
+	defer cancel()
+	return until(ctx, "the group is whole", func() (bool, error) {
+		text, whole, err := b.group(ctx)
+		if err == nil && !whole {
+			err = errors.New(text)
+		}
+		return whole, err
+	})
+}
 
 // post has a scorer that did something wrong say where each of its goroutines stands, and writes all that it said to a file.
 func (b *bed) post(i int) {

@@ -21,6 +21,7 @@ var (
 	seedFlag   = flag.Uint64("seed", 9, "of the first round; each next round's is one more")
 	roundsFlag = flag.Int("rounds", 1, "how often the schedule of faults is run, each time in another order")
 	forFlag    = flag.Duration("for", 0, "run rounds until so much time has passed, in place of -rounds")
+	openFlag   = flag.Bool("open", false, "also the kinds of fault whose findings are not mended yet")
 	onlyFlag   = flag.String("only", "", "regular expression of the faults that are injected; empty: all")
 )
 
@@ -40,7 +41,7 @@ func TestFaults(t *testing.T) {
 	}
 	var chosen []kind
 	for _, k := range kinds {
-		if only.MatchString(k.name) {
+		if only.MatchString(k.name) && (*openFlag || !k.open) {
 			chosen = append(chosen, k)
 		}
 	}
@@ -97,6 +98,12 @@ func (b *bed) round(n int, chosen []kind, rows map[string]*row) {
 	var total tally
 	order := schedule(b.rng, chosen)
 	for i, k := range order {
+		// A static member that is struck in the middle of a rebalance may leave a partition with nobody: an open finding.
+		if !*openFlag {
+			if err := b.gathered(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
 		r := rows[k.name]
 		if r == nil {
 			r = &row{}
@@ -128,6 +135,8 @@ func (b *bed) round(n int, chosen []kind, rows map[string]*row) {
 			got.in, got.scored, got.dead, got.lost, got.doubled, got.reordered+got.foreign, pause.Round(time.Millisecond), time.Since(b.struck).Round(100*time.Millisecond))
 		if err != nil || got.wrong() > 0 {
 			t.Errorf("round %d, seed %d, fault %d, %s: %v\n%s", n+1, seed, i+1, k.name, err, strings.Join(books.findings, "\n"))
+			text, _, err := b.group(ctx)
+			t.Logf("the group: %s %v", text, err)
 			for i := range b.scorers {
 				b.post(i)
 			}
