@@ -628,10 +628,10 @@ func (t *Transactor) Close() {
 	t.p.closed = true
 	t.p.mu.Unlock()
 	if t.hung != nil { // destroying it now would hang as well
-		hung := t.hung
+		hung, p := t.hung, t.p
 		go func() {
 			<-hung
-			t.p.destroy()
+			p.destroy()
 		}()
 		return
 	}
