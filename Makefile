@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint gpu ptx test-gpu-emulated test-gpu bench bench-peers smoke recording arm64 test-kafka soak soak-training clean FORCE
+.PHONY: help build demo test lint gpu ptx test-gpu-emulated test-gpu bench bench-peers smoke recording arm64 test-kafka test-faults soak soak-training clean FORCE
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -110,11 +110,13 @@ arm64: ## cross-compile for linux arm64 with Debian's gcc-aarch64-linux-gnu, and
 	elif [ -n "$${CI:-}" ]; then echo "qemu-aarch64 is missing (Debian: qemu-user): in CI the NEON kernels must be tested" >&2; exit 1; \
 	else echo "no qemu-aarch64 here (Debian: qemu-user): the NEON kernels were compiled, not tested" >&2; fi
 
-test-kafka: build ## real Apache Kafka from Maven artifacts: one broker, end to end; three brokers under faults, a table (needs java, mvn, kcat)
+test-kafka: build ## real Apache Kafka from Maven artifacts: one broker, end to end (needs java, mvn)
 	@bench/kafka/with-kafka $(GO) test -tags e2e -count=1 -timeout 10m ./stream
 	@bench/kafka/with-kafka $(GO) test -tags e2e -count=1 -timeout 10m -run RealKafka ./cmd/lapwing
 	@$(GO) test -tags e2e -count=1 -timeout 10m ./bench/kafka
 	@$(GO) test -tags e2e -count=1 -timeout 10m -run SecureKafka ./cmd/lapwing
+
+test-faults: build ## three brokers of a real Apache Kafka under faults, and what became of each record: a table, in 2 minutes (needs java, mvn, kcat)
 	@$(GO) test -tags e2e -count=1 -timeout 12m -v ./bench/faults
 
 # SEED=N begins with another order of faults; a round's seed stands in its first line.

@@ -55,16 +55,16 @@ type bed struct {
 }
 
 // brokerSettings make a cluster of small brokers notice deaths within seconds.
-var brokerSettings = map[string]string{
-	"broker.session.timeout.ms":                                   "3000",
-	"broker.heartbeat.interval.ms":                                "500",
-	"transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
-	"num.network.threads":                                         "2",
-	"num.io.threads":                                              "4",
-	"log.cleaner.dedupe.buffer.size":                              "4194304",
-	"controlled.shutdown.enable":                                  "true",
-	"num.recovery.threads.per.data.dir":                           "1",
-	"group.coordinator.threads":                                   "1",
+var brokerSettings = []string{
+	"broker.session.timeout.ms=3000",
+	"broker.heartbeat.interval.ms=500",
+	"transaction.abort.timed.out.transaction.cleanup.interval.ms=1000",
+	"num.network.threads=2",
+	"num.io.threads=4",
+	"log.cleaner.dedupe.buffer.size=4194304",
+	"controlled.shutdown.enable=true",
+	"num.recovery.threads.per.data.dir=1",
+	"group.coordinator.threads=1",
 }
 
 func newBed(t *testing.T, seed uint64) *bed {
@@ -85,7 +85,7 @@ func newBed(t *testing.T, seed uint64) *bed {
 	}
 	b.network = newNetwork()
 	t.Cleanup(b.network.close)
-	if b.cluster, err = kafka.Start(t.Context(), kafka.Options{Dir: b.jars, Brokers: 3, Heap: 256, Way: b.network.to, Properties: brokerSettings}); err != nil {
+	if b.cluster, err = kafka.Start(t.Context(), kafka.Options{Dir: b.jars, Brokers: 3, Heap: 256, Way: b.network.to, Server: brokerSettings}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.cluster.Close() })
