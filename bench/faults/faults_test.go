@@ -231,3 +231,8 @@ func plantedFaults(t *testing.T, b *bed) {
 	}
 	b.logf("the checker found what was planted, by kcat and by the console consumer: %s", strings.Join(l.findings, "; "))
 }
+
+func (t *tally) add(o tally) {
+	t.in, t.scored, t.dead, t.tombstones = t.in+o.in, t.scored+o.scored, t.dead+o.dead, t.tombstones+o.tombstones
+	t.lost, t.doubled, t.reordered, t.foreign = t.lost+o.lost, t.doubled+o.doubled, t.reordered+o.reordered, t.foreign+o.foreign
+}

@@ -36,11 +36,6 @@ type tally struct {
 
 func (t tally) wrong() int { return t.lost + t.doubled + t.reordered + t.foreign }
 
-func (t *tally) add(o tally) {
-	t.in, t.scored, t.dead, t.tombstones = t.in+o.in, t.scored+o.scored, t.dead+o.dead, t.tombstones+o.tombstones
-	t.lost, t.doubled, t.reordered, t.foreign = t.lost+o.lost, t.doubled+o.doubled, t.reordered+o.reordered, t.foreign+o.foreign
-}
-
 // ledger compares input and output record for record. It is told of records in the order in which a reader of committed
 // records sees them in each partition, and may be told in pieces: an output that comes again much later is still doubled.
 type ledger struct {
