@@ -96,9 +96,9 @@ func TestAnnouncedIsDoneAtExit_Case8_11(t *testing.T) {
 		t.Errorf("exit %d; the log ends with %q", code, stderr)
 	}
 
-	// What the broker does not take is no success: of a record larger than a client may send, and of a broker that goes away.
+	// What the broker does not take is no success: of a record larger than the client is set to send.
 	writeFile(t, "large.jsonl", `{"x":1,"y":2}`+"\n"+`{"x":"`+strings.Repeat("a", 2<<20)+`"}`+"\n")
-	out, stderr, code := b.process(nil, "load large.jsonl --topic large --json")
+	out, stderr, code := b.process(nil, "load large.jsonl --topic large -X message.max.bytes=1000000 --json")
 	if code != exitFailed || !strings.Contains(stderr, "large") || strings.Contains(out, `"sent":2`) {
 		t.Errorf("a record that was not delivered: exit %d\n%s%s", code, out, stderr)
 	}
