@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -20,7 +21,7 @@ func TestExamineSettings(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		brokers int               // default 1
-		set     map[string]string // that the brokers say of themselves
+		set     map[string]string // of the brokers
 		client  map[string]string
 		spoil   func(b *bed)
 		o       Options
@@ -32,6 +33,7 @@ func TestExamineSettings(t *testing.T) {
 			"error topic topic cars.dlq|--replication-factor 1", "error topic topic cars.alerts|--replication-factor 1",
 		}},
 		{name: "more replicas in sync than there will be", set: map[string]string{"default.replication.factor": "1", "min.insync.replicas": "2"}, want: []string{
+			"error topic topic lapwing.models|min.insync.replicas is 2, above the topic's replication factor 1|--entity-name lapwing.models --add-config min.insync.replicas=1",
 			"error topic topic cars.scores|would take no record|min.insync.replicas is 2, above their default.replication.factor 1|--config min.insync.replicas=1",
 			"error topic topic cars.dlq", "error topic topic cars.alerts",
 		}},
@@ -79,12 +81,13 @@ func TestExamineSettings(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			k, err := kfake.NewCluster(kfake.NumBrokers(max(1, c.brokers)), kfake.SleepOutOfOrder())
+			// Of itself it has the default of three, and takes it for one broker too.
+			k, err := kfake.NewCluster(kfake.NumBrokers(max(1, c.brokers)), kfake.BrokerConfigs(map[string]string{"default.replication.factor": fmt.Sprint(max(1, c.brokers))}),
+				kfake.BrokerConfigs(c.set), kfake.SleepOutOfOrder())
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(k.Close)
-			saysOfItself(k, c.set)
 			b := bedAt(t, k.ListenAddrs()[0])
 			b.topic("cars", 2)
 			b.produce(b.events("cars", 2, 0, 20)...)
@@ -156,39 +159,17 @@ func (b *bed) set(topic, setting, value string) {
 	}
 }
 
-// saysOfItself makes an embedded broker say that it is set so; what it does stays as it is.
-func saysOfItself(k *kfake.Cluster, settings map[string]string) {
-	k.ControlKey(int16(kmsg.DescribeConfigs), func(req kmsg.Request) (kmsg.Response, error, bool) {
-		k.KeepControl()
-		q := req.(*kmsg.DescribeConfigsRequest)
-		if len(q.Resources) != 1 || q.Resources[0].ResourceType != kmsg.ConfigResourceTypeBroker {
-			return nil, nil, false
-		}
-		answer := req.ResponseKind().(*kmsg.DescribeConfigsResponse)
-		one := kmsg.NewDescribeConfigsResponseResource()
-		one.ResourceType, one.ResourceName = q.Resources[0].ResourceType, q.Resources[0].ResourceName
-		for name, value := range settings {
-			set := kmsg.NewDescribeConfigsResponseResourceConfig()
-			set.Name, set.Value = name, &value
-			one.Configs = append(one.Configs, set)
-		}
-		answer.Resources = append(answer.Resources, one)
-		return answer, nil, true
-	})
-}
-
 // The note on an input with one partition says where it may come from.
 func TestExamineSinglePartition(t *testing.T) {
 	for want, set := range map[string]map[string]string{
 		"one partition: only one copy of serve can score it":                                  nil,
 		"one partition, as the brokers give to topics that a first record or a mistyped name": {"auto.create.topics.enable": "true", "num.partitions": "1"},
 	} {
-		k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SleepOutOfOrder())
+		k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.BrokerConfigs(set), kfake.SleepOutOfOrder())
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(k.Close)
-		saysOfItself(k, set)
 		b := bedAt(t, k.ListenAddrs()[0])
 		b.topic("cars", 1)
 		found := false

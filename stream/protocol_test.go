@@ -48,35 +48,13 @@ func TestTransactionProtocol(t *testing.T) {
 		t.Errorf("an old broker: %v (%+v), %v", p, p, err)
 	}
 
-	off, unverified := fake(t)
-	brokerSettings(unverified, map[string]string{Verification: "false"})
+	off, _ := fake(t, kfake.BrokerConfigs(map[string]string{Verification: "false"}))
 	if p, err := off.TransactionProtocol(ctxOf(t)); err != nil || p.Brokers != 2 || p.Unverified != Verification+" is false" {
 		t.Errorf("with verification off: %v (%+v), %v", p, p, err)
 	}
 	if p := (TransactionProtocol{Brokers: 2, Client: 2}); p.InForce() != 2 {
 		t.Errorf("two sides that speak v2: %v", p)
 	}
-}
-
-// brokerSettings makes an embedded broker say that it is set so.
-func brokerSettings(k *kfake.Cluster, settings map[string]string) {
-	k.ControlKey(int16(kmsg.DescribeConfigs), func(req kmsg.Request) (kmsg.Response, error, bool) {
-		k.KeepControl()
-		q := req.(*kmsg.DescribeConfigsRequest)
-		if len(q.Resources) != 1 || q.Resources[0].ResourceType != kmsg.ConfigResourceTypeBroker {
-			return nil, nil, false
-		}
-		answer := req.ResponseKind().(*kmsg.DescribeConfigsResponse)
-		one := kmsg.NewDescribeConfigsResponseResource()
-		one.ResourceType, one.ResourceName = q.Resources[0].ResourceType, q.Resources[0].ResourceName
-		for name, value := range settings {
-			set := kmsg.NewDescribeConfigsResponseResourceConfig()
-			set.Name, set.Value = name, &value
-			one.Configs = append(one.Configs, set)
-		}
-		answer.Resources = append(answer.Resources, one)
-		return answer, nil, true
-	})
 }
 
 // A request that ends a transaction, sent twice because its connection broke, may reach the coordinator when the next transaction is
