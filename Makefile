@@ -116,7 +116,7 @@ test-kafka: build ## real Apache Kafka from Maven artifacts: one broker, end to 
 	@$(GO) test -tags e2e -count=1 -timeout 10m ./bench/kafka
 	@$(GO) test -tags e2e -count=1 -timeout 10m -run SecureKafka ./cmd/lapwing
 
-test-faults: build ## three brokers of a real Apache Kafka under faults, and what became of each record: a table, in 2 minutes (needs java, mvn, kcat)
+test-faults: build ## scorers and trainers under faults, on three brokers of a real Apache Kafka, and what became of each record: a table, in 2 minutes (needs java, mvn, kcat)
 	@$(GO) test -tags e2e -count=1 -timeout 12m -v ./bench/faults
 
 # SEED=N begins with another order of faults; a round's seed stands in its first line.

@@ -315,7 +315,7 @@ func (x *examination) transactions(ctx context.Context, s *StreamOptions) {
 	case errors.Is(err, stream.ErrNoTopic):
 		// The first transaction makes it, with as many replicas as the brokers are told; with too few of them it is never made.
 		if n, ok := x.broken("transaction.state.log.replication.factor"); ok {
-			x.say("transactions", Failure, "topic "+transactionLog, fmt.Sprintf("in every broker's server.properties: transaction.state.log.replication.factor=%d and transaction.state.log.min.isr=%d; then restart it", x.cluster.Brokers, max(1, x.cluster.Brokers-1)),
+			x.say("transactions", Failure, "topic "+transactionLog, serverProperties("transaction.state.log.replication.factor=%d and transaction.state.log.min.isr=%d", x.cluster.Brokers, max(1, x.cluster.Brokers-1)),
 				"transaction.state.log.replication.factor is %d and there %s: no transaction can begin", n, areBrokers(x.cluster.Brokers))
 			return
 		}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -22,7 +23,7 @@ func (x *examination) settings(ctx context.Context) {
 	}
 	x.brokers = config
 	if n, ok := x.broken("offsets.topic.replication.factor"); ok {
-		if _, err := x.deps.Client.Describe(ctx, offsetsTopic); err != nil {
+		if _, err := x.deps.Client.Describe(ctx, offsetsTopic); errors.Is(err, stream.ErrNoTopic) {
 			x.say("group", Failure, "topic "+offsetsTopic, serverProperties("offsets.topic.replication.factor=%d", x.cluster.Brokers),
 				"does not exist, offsets.topic.replication.factor is %d and there %s: no group can be joined", n, areBrokers(x.cluster.Brokers))
 		}
@@ -30,6 +31,12 @@ func (x *examination) settings(ctx context.Context) {
 	if n, ok := number(config, "offsets.retention.minutes"); ok && time.Duration(n)*time.Minute < soon {
 		x.say("group", Warning, x.deps.Client.Brokers(), serverProperties("offsets.retention.minutes=10080"),
 			"offsets.retention.minutes is %d: a stream that is down for longer has lost its place", n)
+	}
+	if request, ok := number(config, "socket.request.max.bytes"); ok {
+		if batch := x.deps.Client.SizeLimits().Batch; request < batch+room {
+			x.say("broker", Failure, x.deps.Client.Brokers(), fmt.Sprintf("kafka: {batch.size: %d}", max(1, request/2)),
+				"socket.request.max.bytes is %d, and this client writes up to %d bytes at once: the brokers close the connection", request, batch)
+		}
 	}
 }
 
@@ -98,7 +105,6 @@ func (x *examination) sizes(s *StreamOptions, inputs, outputs []stream.TopicStat
 				"takes records of up to %d bytes, and this client's receive.message.max.bytes is %d: reading would stop at the first that is larger", n, client.Answer)
 		}
 	}
-	request, limited := number(x.brokers, "socket.request.max.bytes")
 	for _, t := range outputs {
 		where := "topic " + t.Name
 		most, ok := number(t.Config, "max.message.bytes")
@@ -108,10 +114,6 @@ func (x *examination) sizes(s *StreamOptions, inputs, outputs []stream.TopicStat
 		if most < client.Batch {
 			x.say("topic", Warning, where, x.alter(t.Name, fmt.Sprintf("max.message.bytes=%d", client.Batch+room)),
 				"max.message.bytes is %d, and this client writes up to %d bytes at once (batch.size): under load the broker refuses whole batches", most, client.Batch)
-		}
-		if limited && request < client.Batch+room {
-			x.say("broker", Failure, where, fmt.Sprintf("kafka: {batch.size: %d}", max(1, request/2)),
-				"the brokers' socket.request.max.bytes is %d, and this client writes up to %d bytes at once: they close the connection", request, client.Batch)
 		}
 		if t.Name != s.DLQ || largest == 0 {
 			continue

@@ -70,7 +70,7 @@ func TestExamineSettings(t *testing.T) {
 		}},
 		{name: "a broker that closes on large requests", set: map[string]string{"socket.request.max.bytes": "500000"}, spoil: func(b *bed) {
 			b.made(stream.TopicSpec{Name: "cars.scores", Partitions: 2})
-		}, want: []string{"error broker topic cars.scores|socket.request.max.bytes is 500000|next: kafka: {batch.size: 250000}"}},
+		}, want: []string{"error broker |socket.request.max.bytes is 500000|next: kafka: {batch.size: 250000}"}},
 		{name: "models that are deleted", spoil: func(b *bed) {
 			b.set(registry.DefaultTopic, "cleanup.policy", "compact,delete")
 			b.set(registry.DefaultTopic, "retention.ms", "3600000")

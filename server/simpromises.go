@@ -3,7 +3,9 @@ package server
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 
 	"github.com/lapwing-stream/lapwing/kernels"
@@ -455,7 +457,8 @@ func (c *simCheck) final() {
 		return
 	}
 	for i := range c.parts {
-		for name, k := range c.parts[i].keys {
+		for _, name := range slices.Sorted(maps.Keys(c.parts[i].keys)) {
+			k := c.parts[i].keys[name]
 			if len(k.due) > 0 {
 				c.breaks("an alert comes when its rule says", "key %s of partition %d: never came: %v", name, i, k.due[0])
 				return

@@ -3,14 +3,13 @@ package trainer
 import (
 	"context"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/lapwing-stream/lapwing/kernels"
 )
 
 const (
-	// stretchBatches minibatches at most are gathered at a time, as many as stretchBytes hold: enough that a call of the engine outweighs the
+	// Where rows are given (where the device holds them, only stretchTime bounds a stretch) stretchBatches minibatches at most are gathered at a time, as many as stretchBytes hold: enough that a call of the engine outweighs the
 	// waiting for the slowest network at its end, and few enough that progress and an interruption are not kept waiting.
 	stretchBatches = 64
 	stretchBytes   = 4 << 20
@@ -160,7 +159,7 @@ func (c *contest) lap(ctx context.Context) error {
 		for k := range losses {
 			s := &c.runners[k].state
 			for _, loss := range losses[k] {
-				if math.IsNaN(loss) || math.IsInf(loss, 0) {
+				if !finite(loss) {
 					c.diverged[k] = &divergence{fmt.Sprintf("loss %v", loss), s.Step + 1}
 					c.stop(k)
 					break

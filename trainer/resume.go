@@ -52,7 +52,7 @@ func (e *InterruptedError) Error() string {
 }
 func (e *InterruptedError) Unwrap() error { return e.Cause }
 
-// DeviceError is what a run ends with whose device failed, or is not to be trusted, once it had begun to learn. What it had come to before
+// DeviceError is what a run ends with whose device failed, or is not to be trusted, or whose rows could not be read for it, once it had begun to learn. What it had come to before
 // is in host memory, and so in a checkpoint.
 type DeviceError struct {
 	Kept

@@ -124,7 +124,8 @@ func TestGPUTrains_Case4_12(t *testing.T) {
 	}
 }
 
-// TestGPUIsShared_Case7_04: two trainings at once on a GPU whose memory holds the history of one come to the bytes that each gives alone.
+// TestGPUIsShared_Case7_04: two trainings at once, of which one finds the memory taken (the emulated driver's reserve: each process has a driver
+// of its own), come to the bytes that each gives alone.
 func TestGPUIsShared_Case7_04(t *testing.T) {
 	fakeGPU(t, "")
 	b := newBed(t)
