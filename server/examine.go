@@ -81,7 +81,7 @@ func Examine(ctx context.Context, d Deps, o Options) []Finding {
 		s := &x.o.Streams[i]
 		inputs, partitions := x.inputs(ctx, s)
 		if partitions > 0 {
-			x.sizes(s, inputs, x.outputs(ctx, s, partitions))
+			x.sizes(s, inputs, x.outputs(ctx, s, inputs, partitions))
 		}
 		x.group(ctx, s)
 		if x.o.Delivery == ExactlyOnce {
@@ -233,9 +233,13 @@ func (x *examination) ahead(ctx context.Context, t stream.TopicState, marks []st
 }
 
 // outputs looks at what a stream writes, for the largest number of partitions that its inputs have, and gives those that exist.
-func (x *examination) outputs(ctx context.Context, s *StreamOptions, partitions int) (topics []stream.TopicState) {
+func (x *examination) outputs(ctx context.Context, s *StreamOptions, inputs []stream.TopicState, partitions int) (topics []stream.TopicState) {
 	r := &runner{o: s, client: x.deps.Client}
-	for _, spec := range r.outputTopics(partitions, inherited{}) {
+	var configs []map[string]string
+	for _, t := range inputs {
+		configs = append(configs, t.Config)
+	}
+	for _, spec := range r.outputTopics(partitions, inheritedFrom(configs)) {
 		where := "topic " + spec.Name
 		t, err := x.deps.Client.Describe(ctx, spec.Name)
 		switch {

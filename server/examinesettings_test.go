@@ -30,7 +30,7 @@ func TestExamineSettings(t *testing.T) {
 		{name: "sound, three brokers", brokers: 3, spoil: func(b *bed) { b.outputs(map[string]string{"min.insync.replicas": "2"}) }},
 		{name: "more replicas than brokers", set: map[string]string{"default.replication.factor": "3"}, want: []string{
 			"error topic topic cars.scores|default.replication.factor is 3 and there is 1 broker|next: kafka-topics.sh|--topic cars.scores|--replication-factor 1",
-			"error topic topic cars.dlq|--replication-factor 1", "error topic topic cars.alerts|--replication-factor 1",
+			"error topic topic cars.dlq|--config max.message.bytes=|--config retention.ms=|--replication-factor 1", "error topic topic cars.alerts|--replication-factor 1",
 		}},
 		{name: "more replicas in sync than there will be", set: map[string]string{"default.replication.factor": "1", "min.insync.replicas": "2"}, want: []string{
 			"error topic topic lapwing.models|min.insync.replicas is 2, above the topic's replication factor 1|--entity-name lapwing.models --add-config min.insync.replicas=1",

@@ -98,15 +98,22 @@ func (r *runner) ensureOutputs(ctx context.Context) error {
 // room is what a record gains on its way to the dead letters: headers that say where it came from.
 const room = 2048
 
-// inherit reads the inputs' settings. The retention is the longest of them; the broker's default would delete the scores of a replayed
-// history, which bear its timestamps, while they are written.
-func (r *runner) inherit(ctx context.Context) (from inherited) {
-	longest := int64(0)
+// inherit reads the inputs' settings.
+func (r *runner) inherit(ctx context.Context) inherited {
+	var configs []map[string]string
 	for _, t := range r.o.Topics {
-		config, err := r.client.TopicConfig(ctx, t)
-		if err != nil {
-			continue // no right to look is no fault
+		if config, err := r.client.TopicConfig(ctx, t); err == nil { // no right to look is no fault
+			configs = append(configs, config)
 		}
+	}
+	return inheritedFrom(configs)
+}
+
+// inheritedFrom is what outputs take over from inputs with such settings. The retention is the longest of them; the broker's default
+// would delete the scores of a replayed history, which bear its timestamps, while they are written.
+func inheritedFrom(configs []map[string]string) (from inherited) {
+	longest := int64(0)
+	for _, config := range configs {
 		if n, ok := number(config, "max.message.bytes"); ok {
 			from.largest = max(from.largest, n)
 		}
