@@ -14,9 +14,10 @@ import (
 // holdingEngine is the CPU's with a memory for rows of its own, as a GPU has.
 type holdingEngine struct {
 	kernels.Engine
-	room  int // rows
-	walks int // calls over held rows
-	given int // over rows that came along
+	room     int           // rows
+	walks    int           // calls over held rows
+	given    int           // over rows that came along
+	selfTest time.Duration // between two comparisons with the processor; 0 = at every turn
 }
 
 func (e *holdingEngine) Trainer(p *kernels.Program, o kernels.TrainOptions) (kernels.Trainer, error) {
@@ -88,7 +89,7 @@ type holdingTrainer struct {
 	heldRows
 }
 
-func (t *holdingTrainer) SelfTest() time.Duration { return 0 } // at every turn
+func (t *holdingTrainer) SelfTest() time.Duration { return t.e.selfTest }
 
 func (t *holdingTrainer) Beside(rows []float32) (float64, error) { return t.Trainer.Loss(rows) }
 

@@ -6,6 +6,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/lapwing-stream/lapwing/kernels"
 	"github.com/lapwing-stream/lapwing/kernels/cpu"
@@ -164,6 +165,40 @@ func TestDeviceComputesWrongNumbers_Case7_07(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// However seldom the device is compared, no model comes of numbers that were not, and no checkpoint is written with them.
+func TestNothingLeavesUnproved_Case7_07(t *testing.T) {
+	b := newBench(t)
+	b.topic("t", 3, values(3, machine(1, 1500)...)...)
+	o := quick("t")
+	o.Epochs = 9
+	want := b.mustRun(o)
+	found := map[time.Duration]int{} // checkpoint interval → step after which wrong losses were seen
+	for _, every := range []time.Duration{time.Hour, time.Nanosecond} {
+		e := newFaulty(1500)
+		e.selfTest = time.Hour
+		calls := 0
+		e.loss = func(t *faultyTrainer) (bool, error) {
+			calls++
+			return t.number == 1 && calls > 4, nil
+		}
+		b.deps.Engine = e
+		o := o
+		o.Model, o.Checkpoint = "every-"+every.String(), every
+		r, err := b.run(o)
+		if err != nil || len(e.wrong) != 1 || model.Digest(r.Data) != model.Digest(want.Data) {
+			t.Fatalf("checkpoints every %v: wrong %q, another model than undisturbed: %v", every, e.wrong, err)
+		}
+		step := 0
+		if _, err := fmt.Sscanf(e.wrong[0], "after step %d", &step); err != nil {
+			t.Fatal(err)
+		}
+		found[every] = step
+	}
+	if found[time.Nanosecond] >= found[time.Hour] {
+		t.Errorf("wrong losses were seen after step %d at the end, and after step %d before a checkpoint", found[time.Hour], found[time.Nanosecond])
 	}
 }
 
