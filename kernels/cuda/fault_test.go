@@ -201,7 +201,8 @@ func TestNoMemory_Case7_03(t *testing.T) {
 	if held := d.held.Load(); held != 0 {
 		t.Errorf("%d bytes are held by a program that could not be placed", held)
 	}
-	e := newEngine(t, d, EngineOptions{From: 1, Fallback: true, SelfTest: time.Nanosecond})
+	var log bytes.Buffer
+	e := newEngine(t, d, EngineOptions{From: 1, Fallback: true, SelfTest: time.Nanosecond, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	s := newScorer(t, e, p)
 	sameScores(t, s, p, 100)
 	if s := e.DeviceStatus(); s.Fallbacks != 1 || s.Beside != 100 || s.OnDevice != 0 || s.Lost != "" {
@@ -211,6 +212,9 @@ func TestNoMemory_Case7_03(t *testing.T) {
 	sameScores(t, s, p, 100)
 	if s := e.DeviceStatus(); s.Fallbacks != 1 || s.Beside != 100 || s.OnDevice != 100 {
 		t.Errorf("with memory again the status is %+v", s)
+	}
+	if strings.Count(log.String(), scoresInstead) != 1 || strings.Count(log.String(), "has memory for the model now") != 1 {
+		t.Errorf("the log has not one line for each change:\n%s", log.String())
 	}
 }
 

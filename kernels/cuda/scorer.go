@@ -142,12 +142,14 @@ func (s *scorer) placeLater() {
 	if now.UnixNano() < at || !s.again.CompareAndSwap(at, now.Add(s.e.o.SelfTest).UnixNano()) {
 		return
 	}
-	err := s.place()
-	if err == nil {
+	switch err := s.place(); {
+	case err == nil:
 		s.share()
-	}
-	if !errors.Is(err, kernels.ErrOutOfMemory) {
 		s.again.Store(0)
+		s.e.o.Log.Info("the GPU has memory for the model now, and scores", "gpu", s.e.d.info.Title(), "uuid", s.e.d.info.UUID)
+	case !errors.Is(err, kernels.ErrOutOfMemory): // for good, and for another reason than was said
+		s.again.Store(0)
+		s.e.o.Log.Warn(scoresInstead, "gpu", s.e.d.info.Title(), "uuid", s.e.d.info.UUID, "reason", err)
 	}
 }
 
