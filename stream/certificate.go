@@ -14,7 +14,7 @@ import (
 )
 
 // untrusted says why the listener's certificate is not taken: librdkafka says only that it is not. It checks as librdkafka does, by
-// the authorities of ssl.ca.location or the system's, and the name that was dialled.
+// the authorities that are set or the system's, and the name that was dialled, if names are checked.
 func (c *Client) untrusted(ctx context.Context, r reached, line string) *Error {
 	e := &Error{What: "the broker's certificate is not trusted", Where: r.addr + ": " + line,
 		Next: "set ssl.ca.location to the authority that signed it; connect by a name that the certificate lists", Err: errors.New(line)}
@@ -26,12 +26,10 @@ func (c *Client) untrusted(ctx context.Context, r reached, line string) *Error {
 	if cert == nil {
 		return e
 	}
-	o := x509.VerifyOptions{DNSName: host, Intermediates: others, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
-	if file := c.o.Properties["ssl.ca.location"]; file != "" {
-		if data, err := os.ReadFile(file); err == nil { // a folder of authorities is left to librdkafka
-			o.Roots = x509.NewCertPool()
-			o.Roots.AppendCertsFromPEM(data)
-		}
+	roots, known := c.authorities()
+	o := x509.VerifyOptions{DNSName: host, Roots: roots, Intermediates: others, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+	if c.o.Properties["ssl.endpoint.identification.algorithm"] == "none" {
+		o.DNSName = ""
 	}
 	_, err = cert.Verify(o)
 	var invalid x509.CertificateInvalidError
@@ -47,11 +45,29 @@ func (c *Client) untrusted(ctx context.Context, r reached, line string) *Error {
 	case errors.As(err, &name):
 		e.What, e.Where = "the broker's certificate is not for "+host, r.addr+": it lists "+listed(cert)
 		e.Next = "connect by a name that the certificate lists, or have the broker's certificate list this one"
-	case errors.As(err, &unknown):
+	case errors.As(err, &unknown) && known:
 		e.Where = fmt.Sprintf("%s: signed by an unknown authority: %s", r.addr, cert.Issuer)
 		e.Next = "set ssl.ca.location to a file with the certificate of that authority"
 	}
 	return e
+}
+
+// authorities are those that the client is set to trust, nil for the system's. known is false where they cannot be told here: a folder
+// of them.
+func (c *Client) authorities() (roots *x509.CertPool, known bool) {
+	pem := []byte(c.o.Properties["ssl.ca.pem"])
+	if file := c.o.Properties["ssl.ca.location"]; file != "" {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return nil, false
+		}
+		pem = append(append(pem, '\n'), data...)
+	}
+	if len(pem) == 0 {
+		return nil, true
+	}
+	roots = x509.NewCertPool()
+	return roots, roots.AppendCertsFromPEM(pem)
 }
 
 // listed are the names and addresses that a certificate is for.
