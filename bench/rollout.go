@@ -52,6 +52,7 @@ func (b *bed) rollout(ctx context.Context, r *run) error {
 		}{
 			{"published", func(t rolled) time.Duration { return t.published }},
 			{"first copy swapped", func(t rolled) time.Duration { return slices.Min(t.swapped) }},
+			{"last copy swapped, once it was published", func(t rolled) time.Duration { return slices.Max(t.swapped) - t.published }},
 			{"last copy swapped", func(t rolled) time.Duration { return slices.Max(t.swapped) }},
 		} {
 			var ms []float64
