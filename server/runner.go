@@ -182,13 +182,20 @@ func (r *runner) status(follow registry.FollowState) StreamStatus {
 
 // run is the stream's life. Faults at the start end it; once a session has begun, it keeps trying.
 func (r *runner) run(ctx context.Context) error {
-	if err := r.prepare(ctx); err != nil {
-		return unlessStopped(ctx, err)
-	}
-	wait, said := r.server.RetryMin, ""
+	wait, said, prepared := r.server.RetryMin, "", false
 	for {
 		began := time.Now()
-		err := r.runSession(ctx)
+		var err error
+		if !prepared {
+			// A broker that is away, of a cluster that has answered, is waited for; all else that is wrong now would be wrong again.
+			if err = r.prepare(ctx); err != nil && !stream.Unanswered(err) {
+				return unlessStopped(ctx, err)
+			}
+			prepared = err == nil
+		}
+		if prepared {
+			err = r.runSession(ctx)
+		}
 		if ctx.Err() != nil {
 			return err
 		}

@@ -258,7 +258,7 @@ func withDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
 // adminErr names the request that failed; a bare "timed out" helps nobody.
 func (c *Client) adminErr(what, where string, err error) error {
 	next := "check the broker's log and this client's rights"
-	if errors.Is(err, context.DeadlineExceeded) || code(err) == kafka.ErrTimedOut || code(err) == kafka.ErrTransport {
+	if Unanswered(err) {
 		next = "the broker at " + c.Brokers() + " does not answer; check that it runs"
 	}
 	return &Error{What: what + ": " + c.scrub(errText(err)), Where: where, Next: next, Err: err}

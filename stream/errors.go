@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"regexp"
@@ -67,6 +68,15 @@ type RecreatedError struct {
 
 func (e *RecreatedError) Error() string {
 	return fmt.Sprintf("topic %s was recreated (%s): reading it again from its beginning", e.Topic, e.Why)
+}
+
+// Unanswered tells whether an error is that no broker answered in time: what was asked may be asked again.
+func Unanswered(err error) bool {
+	switch code(err) {
+	case kafka.ErrTimedOut, kafka.ErrTransport, kafka.ErrRequestTimedOut, kafka.ErrAllBrokersDown:
+		return true
+	}
+	return errors.Is(err, context.DeadlineExceeded)
 }
 
 func errText(err error) string {
