@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 )
@@ -187,13 +188,33 @@ func (c *Client) Committed(ctx context.Context, group string, topics []string) (
 			ask = append(ask, kafka.TopicPartition{Topic: &t, Partition: int32(p)})
 		}
 	}
-	return c.committed(ctx, group, ask)
+	k, err := c.asker(group)
+	if err != nil {
+		return nil, err
+	}
+	defer closeConsumer(k, askerClose)
+	return c.committed(ctx, k, group, ask)
 }
 
-func (c *Client) committed(ctx context.Context, group string, ask []kafka.TopicPartition) (map[TopicPartition]int64, error) {
+// asker is a consumer that asks for a group's offsets, or sets them, and never joins it. Not the client's producer: where the broker that
+// is asked coordinates the group no longer, librdkafka 2.11 has its own group look for another, and dies of SIGSEGV where there is none
+// (rd_kafka_cgrp_coord_dead, called by rd_kafka_handle_OffsetFetch).
+func (c *Client) asker(group string) (*kafka.Consumer, error) {
+	return c.consumer(map[string]any{"group.id": group}, "500", nil)
+}
+
+// askerClose bounds the end of an asker, of which nothing is wanted any more.
+const askerClose = 2 * time.Second
+
+// committed asks by k, which is a consumer of the group.
+func (c *Client) committed(ctx context.Context, k *kafka.Consumer, group string, ask []kafka.TopicPartition) (map[TopicPartition]int64, error) {
 	where := "group " + group
+	admin, err := kafka.NewAdminClientFromConsumer(k) // needs no end of its own
+	if err != nil {
+		return nil, c.adminErr("committed offsets could not be read", where, err)
+	}
 	for {
-		r, err := c.admin.ListConsumerGroupOffsets(ctx, []kafka.ConsumerGroupTopicPartitions{{Group: group, Partitions: ask}}, kafka.SetAdminRequireStableOffsets(true))
+		r, err := admin.ListConsumerGroupOffsets(ctx, []kafka.ConsumerGroupTopicPartitions{{Group: group, Partitions: ask}}, kafka.SetAdminRequireStableOffsets(true))
 		out := map[TopicPartition]int64{}
 		if err == nil {
 			for _, tp := range r.ConsumerGroupsTopicPartitions[0].Partitions {
@@ -233,8 +254,17 @@ func (c *Client) CommitInitial(ctx context.Context, group string, offsets map[To
 	if len(set) == 0 {
 		return true, nil
 	}
+	k, err := c.asker(group)
+	if err != nil {
+		return false, err
+	}
+	defer closeConsumer(k, askerClose)
+	admin, err := kafka.NewAdminClientFromConsumer(k)
+	if err != nil {
+		return false, c.adminErr("the first offsets could not be committed", "group "+group, err)
+	}
 	for {
-		r, err := c.admin.AlterConsumerGroupOffsets(ctx, []kafka.ConsumerGroupTopicPartitions{{Group: group, Partitions: set}})
+		r, err := admin.AlterConsumerGroupOffsets(ctx, []kafka.ConsumerGroupTopicPartitions{{Group: group, Partitions: set}})
 		if err == nil {
 			for _, tp := range r.ConsumerGroupsTopicPartitions[0].Partitions {
 				if tp.Error != nil && code(tp.Error) != kafka.ErrNoError {

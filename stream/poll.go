@@ -397,7 +397,7 @@ func (p *poller) resolve() {
 	g := p.g
 	ctx, cancel := context.WithTimeout(g.ctx, resolveTime)
 	defer cancel()
-	committed, err := g.c.committed(ctx, g.o.Group, p.at(p.fresh))
+	committed, err := g.c.committed(ctx, p.k, g.o.Group, p.at(p.fresh))
 	var low, high map[TopicPartition]int64
 	if err == nil {
 		low, high, err = g.c.lowHigh(ctx, p.fresh, kafka.IsolationLevelReadUncommitted)
