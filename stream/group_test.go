@@ -792,3 +792,21 @@ func TestOffsetsAsTheCoordinatorMoves(t *testing.T) {
 	m.until("asked anew", func() bool { return fetches.Load() >= 6 })
 	m.untilAssigned(2)
 }
+
+// Where another broker has become the group's coordinator, that one is asked where partitions begin, however long this client has asked
+// the first.
+func TestRewindAfterTheCoordinatorMoved(t *testing.T) {
+	t.Parallel()
+	c, k := fake(t, kfake.NumBrokers(3))
+	top, group := topic(t, c, 2), name("g")
+	m := join(t, c, GroupOptions{Topics: []string{top}, Group: group})
+	m.untilAssigned(2)
+	for range 3 {
+		for was := k.CoordinatorFor(group); k.CoordinatorFor(group) == was; {
+			k.RehashCoordinators()
+		}
+		m.g.Rewind()
+		m.until("taken back", func() bool { return len(m.mine) == 0 })
+		m.untilAssigned(2)
+	}
+}

@@ -196,33 +196,34 @@ func (c *Client) Committed(ctx context.Context, group string, topics []string) (
 	return c.committed(ctx, k, group, ask)
 }
 
-// asker is a consumer that asks for a group's offsets, or sets them, and never joins it. Not the client's producer: where the broker that
-// is asked coordinates the group no longer, librdkafka 2.11 has its own group look for another, and dies of SIGSEGV where there is none
-// (rd_kafka_cgrp_coord_dead, called by rd_kafka_handle_OffsetFetch).
+// asker is a consumer that asks for a group's offsets, or sets them, and never joins it.
 func (c *Client) asker(group string) (*kafka.Consumer, error) {
 	return c.consumer(map[string]any{"group.id": group}, "500", nil)
 }
 
-// askerClose bounds the end of an asker, of which nothing is wanted any more.
-const askerClose = 2 * time.Second
+const (
+	askerClose   = 2 * time.Second // bounds the end of an asker, of which nothing is wanted any more
+	committedTry = time.Second     // how long one question may take, as it does not heed a context
+)
 
-// committed asks by k, which is a consumer of the group.
+// committed asks by k, which is a consumer of the group and reads committed records, so that offsets of open transactions are waited for.
+//
+// Not by an admin client, as librdkafka 2.11 is: where the broker that is asked coordinates the group no longer, one of a client without
+// a group dies of SIGSEGV (rd_kafka_cgrp_coord_dead, called by rd_kafka_handle_OffsetFetch), and one of a consumer asks the same broker
+// again for ever. A consumer looks for its coordinator itself.
 func (c *Client) committed(ctx context.Context, k *kafka.Consumer, group string, ask []kafka.TopicPartition) (map[TopicPartition]int64, error) {
 	where := "group " + group
-	admin, err := kafka.NewAdminClientFromConsumer(k) // needs no end of its own
-	if err != nil {
-		return nil, c.adminErr("committed offsets could not be read", where, err)
+	if len(ask) == 0 {
+		return map[TopicPartition]int64{}, nil
 	}
 	for {
-		r, err := admin.ListConsumerGroupOffsets(ctx, []kafka.ConsumerGroupTopicPartitions{{Group: group, Partitions: ask}}, kafka.SetAdminRequireStableOffsets(true))
+		got, err := k.Committed(ask, int(committedTry.Milliseconds()))
 		out := map[TopicPartition]int64{}
-		if err == nil {
-			for _, tp := range r.ConsumerGroupsTopicPartitions[0].Partitions {
-				if tp.Error != nil {
-					err = tp.Error
-				} else if tp.Offset >= 0 {
-					out[TopicPartition{*tp.Topic, tp.Partition}] = int64(tp.Offset)
-				}
+		for _, tp := range got {
+			if tp.Error != nil {
+				err = tp.Error
+			} else if tp.Offset >= 0 {
+				out[TopicPartition{*tp.Topic, tp.Partition}] = int64(tp.Offset)
 			}
 		}
 		if err == nil {
@@ -231,9 +232,11 @@ func (c *Client) committed(ctx context.Context, k *kafka.Consumer, group string,
 		switch code(err) {
 		case kafka.ErrGroupIDNotFound: // a group that nobody has joined or committed for has no offsets
 			return map[TopicPartition]int64{}, nil
-		case kafka.ErrUnstableOffsetCommit, kafka.ErrCoordinatorLoadInProgress, kafka.ErrCoordinatorNotAvailable, kafka.ErrNotCoordinator:
+		case kafka.ErrUnstableOffsetCommit, kafka.ErrCoordinatorLoadInProgress, kafka.ErrCoordinatorNotAvailable, kafka.ErrNotCoordinator, kafka.ErrWaitCoord:
 		default:
-			return nil, c.adminErr("committed offsets could not be read", where, err)
+			if !Unanswered(err) {
+				return nil, c.adminErr("committed offsets could not be read", where, err)
+			}
 		}
 		if !pause(ctx, 0) {
 			return nil, c.adminErr("committed offsets could not be read", where, err)
@@ -254,17 +257,8 @@ func (c *Client) CommitInitial(ctx context.Context, group string, offsets map[To
 	if len(set) == 0 {
 		return true, nil
 	}
-	k, err := c.asker(group)
-	if err != nil {
-		return false, err
-	}
-	defer closeConsumer(k, askerClose)
-	admin, err := kafka.NewAdminClientFromConsumer(k)
-	if err != nil {
-		return false, c.adminErr("the first offsets could not be committed", "group "+group, err)
-	}
 	for {
-		r, err := admin.AlterConsumerGroupOffsets(ctx, []kafka.ConsumerGroupTopicPartitions{{Group: group, Partitions: set}})
+		r, err := c.alterOffsets(ctx, group, set)
 		if err == nil {
 			for _, tp := range r.ConsumerGroupsTopicPartitions[0].Partitions {
 				if tp.Error != nil && code(tp.Error) != kafka.ErrNoError {
@@ -287,6 +281,20 @@ func (c *Client) CommitInitial(ctx context.Context, group string, offsets map[To
 		}
 		return false, c.adminErr("the first offsets could not be committed", "group "+group, err)
 	}
+}
+
+// alterOffsets asks by a client of its own each time: librdkafka's keep who coordinated the group when they asked first.
+func (c *Client) alterOffsets(ctx context.Context, group string, set []kafka.TopicPartition) (r kafka.AlterConsumerGroupOffsetsResult, err error) {
+	k, err := c.asker(group)
+	if err != nil {
+		return r, err
+	}
+	defer closeConsumer(k, askerClose)
+	admin, err := kafka.NewAdminClientFromConsumer(k) // needs no end of its own
+	if err != nil {
+		return r, err
+	}
+	return admin.AlterConsumerGroupOffsets(ctx, []kafka.ConsumerGroupTopicPartitions{{Group: group, Partitions: set}})
 }
 
 func sortTPs(tps []TopicPartition) {
