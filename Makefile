@@ -111,7 +111,7 @@ arm64: ## cross-compile for linux arm64 with Debian's gcc-aarch64-linux-gnu, and
 	else echo "no qemu-aarch64 here (Debian: qemu-user): the NEON kernels were compiled, not tested" >&2; fi
 
 test-kafka: build ## real Apache Kafka from Maven artifacts: one broker, end to end (needs java, mvn)
-	@bench/kafka/with-kafka $(GO) test -tags e2e -count=1 -timeout 10m ./stream
+	@bench/kafka/with-kafka $(GO) test -tags e2e -count=1 -timeout 10m -p 1 ./stream ./registry
 	@bench/kafka/with-kafka $(GO) test -tags e2e -count=1 -timeout 10m -run RealKafka ./cmd/lapwing
 	@$(GO) test -tags e2e -count=1 -timeout 10m ./bench/kafka
 	@$(GO) test -tags e2e -count=1 -timeout 10m -run SecureKafka ./cmd/lapwing

@@ -92,7 +92,7 @@ func (r *Registry) move(ctx context.Context, name, alias string, generation int6
 		who = Whoami()
 	}
 	var made Alias
-	err := r.transact(ctx, name, func(x *index) ([]stream.Record, error) {
+	err := r.transact(ctx, name, transactionTimeout, func(x *index) ([]stream.Record, error) {
 		e := x.models[name]
 		if e == nil || len(e.manifests) == 0 {
 			return nil, &NotFoundError{Ref: Ref{Name: name}, Names: x.names()}
@@ -121,7 +121,7 @@ func (r *Registry) move(ctx context.Context, name, alias string, generation int6
 // Delete buries versions of one model: their manifests and parts, all of them in one transaction or none. It is
 // refused while an alias means one of them. The numbers do not come back, since the head stays.
 func (r *Registry) Delete(ctx context.Context, name string, versions ...int) error {
-	return r.transact(ctx, name, func(x *index) ([]stream.Record, error) {
+	return r.transact(ctx, name, transactionTimeout, func(x *index) ([]stream.Record, error) {
 		e := x.models[name]
 		if e == nil || len(e.manifests)+len(e.broken) == 0 {
 			return nil, &NotFoundError{Ref: Ref{Name: name}, Names: x.names()}

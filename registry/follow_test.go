@@ -108,7 +108,7 @@ func TestFollowRecreatedTopic_Case1_15(t *testing.T) {
 	if c := wait(t, f); c.Manifest.Version != 3 {
 		t.Fatalf("%+v", c)
 	}
-	if err := c.DeleteTopic(t.Context(), DefaultTopic); err != nil {
+	if err := c.DeleteTopic(t.Context(), r.Topic()); err != nil {
 		t.Fatal(err)
 	}
 	publish(t, r, "cars", []byte("made again"), Live)
@@ -126,7 +126,7 @@ func TestFollowDamagedVersion(t *testing.T) {
 	f := r.Follow(t.Context(), Ref{Name: "cars", Alias: Live})
 	wait(t, f)
 	d := digestOf([]byte("what it should be"))
-	write(t, c,
+	write(t, r, c,
 		stream.Record{Key: []byte(partKeyOf("cars", 2, d, 0)), Value: []byte("what it should bE")},
 		stream.Record{Key: []byte("cars/2"), Value: encode(Manifest{Format: 1, Digest: d, Bytes: 17, Parts: 1})},
 		stream.Record{Key: []byte("cars@live"), Value: encode(Alias{Version: 2, Generation: 2, Previous: []int{1}})})

@@ -18,7 +18,7 @@ func pair(t *testing.T, r *Registry, c *stream.Client, transactional bool) (move
 	publish(t, r, "cars", []byte("model 1"), Live)
 	publish(t, r, "cars", []byte("model 2"), Live)
 	record := func(version int) []stream.Record {
-		return []stream.Record{{Topic: DefaultTopic, Key: []byte("cars@live"), Value: encode(Alias{Version: version, Share: 1})}}
+		return []stream.Record{{Topic: r.Topic(), Key: []byte("cars@live"), Value: encode(Alias{Version: version, Share: 1})}}
 	}
 	if transactional {
 		tx, err := c.Transactor(t.Context(), "mover", 20*time.Second)

@@ -11,8 +11,17 @@ import (
 	"github.com/lapwing-stream/lapwing/stream"
 )
 
-// A publisher that dies inside its transaction holds every follower back for this long.
-const transactionTimeout = 20 * time.Second
+// A publisher that dies inside its transaction holds every follower back for transactionTimeout, and longer by what its model takes at
+// slowestLink: a transaction that ends before its parts are through is lost. Brokers refuse more than longestTransaction, by default.
+const (
+	transactionTimeout = 20 * time.Second
+	slowestLink        = 1 << 20 // bytes per second
+	longestTransaction = 15 * time.Minute
+)
+
+func timeoutFor(bytes int) time.Duration {
+	return min(transactionTimeout+time.Duration(bytes)*time.Second/slowestLink, longestTransaction)
+}
 
 // fencedTries bounds how often a fenced writer begins anew.
 const fencedTries = 3
@@ -48,7 +57,7 @@ func (r *Registry) Publish(ctx context.Context, p Publication) (Manifest, error)
 	}
 	var made Manifest
 	first := -1 // newest version when the first try looked
-	err := r.transact(ctx, p.Name, func(x *index) ([]stream.Record, error) {
+	err := r.transact(ctx, p.Name, timeoutFor(len(p.Data)), func(x *index) ([]stream.Record, error) {
 		e := x.entry(p.Name)
 		if first < 0 {
 			first = e.head
@@ -100,9 +109,9 @@ func (r *Registry) publication(e *entry, p Publication) ([]stream.Record, Manife
 
 // transact runs one publish or move: fence older writers of this name, read the topic to its end, let decide
 // say what to write, commit. Fenced by a newer writer, it begins anew, up to fencedTries times.
-func (r *Registry) transact(ctx context.Context, name string, decide func(*index) ([]stream.Record, error)) error {
+func (r *Registry) transact(ctx context.Context, name string, timeout time.Duration, decide func(*index) ([]stream.Record, error)) error {
 	for try := 1; ; try++ {
-		err := r.transactOnce(ctx, name, decide)
+		err := r.transactOnce(ctx, name, timeout, decide)
 		if !errors.Is(err, stream.ErrFenced) {
 			return err
 		}
@@ -117,8 +126,8 @@ func (r *Registry) transact(ctx context.Context, name string, decide func(*index
 	}
 }
 
-func (r *Registry) transactOnce(ctx context.Context, name string, decide func(*index) ([]stream.Record, error)) error {
-	t, err := r.transactor(ctx, "lapwing-models-"+name, transactionTimeout)
+func (r *Registry) transactOnce(ctx context.Context, name string, timeout time.Duration, decide func(*index) ([]stream.Record, error)) error {
+	t, err := r.transactor(ctx, "lapwing-models-"+name, timeout)
 	if err != nil {
 		return fmt.Errorf("opening the transaction that publishes model %s: %w", name, err)
 	}

@@ -85,7 +85,11 @@ func (r *Registry) Topic() string { return r.o.Topic }
 // EnsureTopic creates the model topic, or checks that the existing one keeps what is put into it.
 func (r *Registry) EnsureTopic(ctx context.Context) error {
 	created, err := r.log.CreateTopic(ctx, stream.TopicSpec{
-		Name: r.o.Topic, Partitions: 1, Config: map[string]string{"cleanup.policy": "compact"},
+		Name: r.o.Topic, Partitions: 1, Config: map[string]string{
+			"cleanup.policy": "compact",
+			// Kafka deletes nothing by age where the policy is compact alone; the embedded broker does.
+			"retention.ms": "-1",
+		},
 	})
 	if err != nil || created {
 		return err

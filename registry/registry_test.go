@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -17,29 +18,38 @@ import (
 	"github.com/lapwing-stream/lapwing/stream"
 )
 
-// open gives a registry on an embedded broker, reached over TCP as any other.
+// open gives a registry on an embedded broker, reached over TCP as any other, or with LAPWING_TEST_BROKERS=HOST:PORT on a real
+// Kafka, whose topics then have names of their own.
 func open(t *testing.T) (*Registry, *stream.Client) {
 	t.Helper()
-	t.Parallel() // each test waits for its own broker most of the time
-	broker, err := stream.Embed(stream.EmbeddedOptions{})
-	if err != nil {
-		t.Fatal(err)
+	addr := os.Getenv("LAPWING_TEST_BROKERS")
+	if addr == "" {
+		t.Parallel() // each test waits for its own broker most of the time; on one they would fence each other's transactional ids
+		broker, err := stream.Embed(stream.EmbeddedOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { broker.Close() })
+		addr = broker.Addr()
 	}
-	c, err := stream.Connect(t.Context(), stream.Options{
-		Properties: map[string]string{"bootstrap.servers": broker.Addr()}, Log: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close(); broker.Close() })
 	second := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	var mu sync.Mutex
-	return Open(c, Options{Log: slog.New(slog.DiscardHandler), Now: func() time.Time {
+	return openAt(t, addr, func() time.Time {
 		mu.Lock()
 		defer mu.Unlock()
 		second = second.Add(time.Second)
 		return second
-	}}), c
+	})
+}
+
+func openAt(t *testing.T, addr string, now func() time.Time) (*Registry, *stream.Client) {
+	t.Helper()
+	c, err := stream.Connect(t.Context(), stream.Options{Properties: map[string]string{"bootstrap.servers": addr}, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return Open(c, Options{Topic: fmt.Sprintf("models-%d", time.Now().UnixNano()), Log: slog.New(slog.DiscardHandler), Now: now}), c
 }
 
 func publish(t *testing.T, r *Registry, name string, data []byte, alias string) Manifest {
@@ -52,7 +62,7 @@ func publish(t *testing.T, r *Registry, name string, data []byte, alias string) 
 }
 
 // write puts raw records into the model topic, as another program would.
-func write(t *testing.T, c *stream.Client, records ...stream.Record) {
+func write(t *testing.T, r *Registry, c *stream.Client, records ...stream.Record) {
 	t.Helper()
 	p, err := c.Producer(t.Context(), stream.ProducerOptions{})
 	if err != nil {
@@ -60,7 +70,7 @@ func write(t *testing.T, c *stream.Client, records ...stream.Record) {
 	}
 	defer p.Close(t.Context())
 	for i := range records {
-		records[i].Topic = DefaultTopic
+		records[i].Topic = r.Topic()
 	}
 	if err := p.Produce(t.Context(), records); err != nil {
 		t.Fatal(err)
@@ -239,7 +249,7 @@ func TestHalfAModelIsNoModel_Case5_10(t *testing.T) {
 	publish(t, r, "cars", []byte("one"), Live)
 	half := bytes.Repeat([]byte("x"), 3*partSize)
 	digest := digestOf(half)
-	write(t, c, stream.Record{Key: []byte(partKeyOf("cars", 2, digest, 0)), Value: half[:partSize]})
+	write(t, r, c, stream.Record{Key: []byte(partKeyOf("cars", 2, digest, 0)), Value: half[:partSize]})
 	list, err := r.List(t.Context())
 	if err != nil || len(list) != 1 || len(list[0].Versions) != 1 || list[0].Orphans != 1 {
 		t.Fatalf("list: %+v, %v; want one version and one orphan part", list, err)
@@ -276,7 +286,7 @@ func TestFaultyTopicContents(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r, c := open(t)
 			publish(t, r, "cars", []byte("one"), Live)
-			write(t, c, append(tc.records,
+			write(t, r, c, append(tc.records,
 				stream.Record{Key: []byte("someone else's"), Value: []byte("record")},
 				stream.Record{Value: []byte("no key")},
 				stream.Record{Key: []byte("cars#guard"), Value: []byte("of a newer Lapwing")})...)
@@ -299,7 +309,7 @@ func TestMirroredAbort(t *testing.T) {
 	}
 	for _, data := range []string{"aborted", "committed"} {
 		d := digestOf([]byte(data))
-		write(t, c,
+		write(t, r, c,
 			stream.Record{Key: []byte(partKeyOf("cars", 1, d, 0)), Value: []byte(data)},
 			stream.Record{Key: []byte("cars/1"), Value: encode(Manifest{Format: 1, Digest: d, Bytes: int64(len(data)), Parts: 1})},
 			stream.Record{Key: []byte("cars@live"), Value: encode(Alias{Version: 1, Generation: 1})})
@@ -360,16 +370,17 @@ func TestPublishersAtOnce_Case6_18(t *testing.T) {
 
 func TestEnsureTopicRefusesWrongSettings(t *testing.T) {
 	r, c := open(t)
-	if _, err := c.CreateTopic(t.Context(), stream.TopicSpec{Name: DefaultTopic, Partitions: 3}); err != nil {
+	if _, err := c.CreateTopic(t.Context(), stream.TopicSpec{Name: r.Topic(), Partitions: 3}); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.EnsureTopic(t.Context()); err == nil || !strings.Contains(err.Error(), "3 partitions") {
 		t.Errorf("three partitions: %v", err)
 	}
-	if _, err := c.CreateTopic(t.Context(), stream.TopicSpec{Name: "m", Partitions: 1, Config: map[string]string{"cleanup.policy": "delete"}}); err != nil {
+	other := r.Topic() + "-other"
+	if _, err := c.CreateTopic(t.Context(), stream.TopicSpec{Name: other, Partitions: 1, Config: map[string]string{"cleanup.policy": "delete"}}); err != nil {
 		t.Fatal(err)
 	}
-	r = Open(c, Options{Topic: "m"})
+	r = Open(c, Options{Topic: other})
 	err := r.EnsureTopic(t.Context())
 	var hinted interface{ Hint() string }
 	if err == nil || !errors.As(err, &hinted) || !strings.Contains(hinted.Hint(), "--add-config cleanup.policy=compact") {
@@ -452,4 +463,13 @@ func wait(t *testing.T, f *Follower) Change {
 		t.Fatalf("waiting for a change: %v; state %+v", err, f.State())
 	}
 	return c
+}
+
+// A large model's transaction stays open for as long as a slow link needs, and never longer than a broker allows.
+func TestTimeoutFor(t *testing.T) {
+	for bytes, want := range map[int]time.Duration{0: 20 * time.Second, 50 << 20: 70 * time.Second, maxBytes: 15 * time.Minute} {
+		if got := timeoutFor(bytes); got != want {
+			t.Errorf("%d bytes: %v, want %v", bytes, got, want)
+		}
+	}
 }
