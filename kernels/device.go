@@ -29,3 +29,13 @@ type OnDevice interface {
 	Engine
 	DeviceStatus() DeviceStatus
 }
+
+// RawRows are rows that a device of its own takes as they come, before there is a Trainer that says what is made of them. They go
+// there in blocks of one size, and only as long as nothing else needs the memory.
+type RawRows interface {
+	// Add copies a block of rows, which stay the caller's, and says which it is there, counted from 0; −1 where no more are taken.
+	// Any number of goroutines may call it. After an error all that was added is gone.
+	Add(rows []float32) (block int, err error)
+	// Close gives the memory back, once all calls of Add have returned.
+	Close() error
+}

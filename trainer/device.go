@@ -42,9 +42,10 @@ type holder interface {
 // givenBytes bounds the rows that a device is given for a stretch, where it cannot hold the history.
 const givenBytes = 16 << 20
 
-// hold hands the history to a device, once: all of it, so that a row has the same number there as here. Where it does not fit every
-// stretch takes its rows along.
+// hold hands the history to a device, once: all of it, so that a row has the same number there as here. What went there early is not sent
+// again. Where the history does not fit every stretch takes its rows along.
 func (j *job) hold(ctx context.Context, h *history, m memory) (bool, error) {
+	defer h.store.early.close() // who fills a device again does so with rows of which no bit has changed there
 	if h.n > math.MaxInt32 {
 		return false, nil
 	}
@@ -56,7 +57,12 @@ func (j *job) hold(ctx context.Context, h *history, m memory) (bool, error) {
 		j.Log.Info("the history does not fit the device's memory: rows go there step by step", "rows", h.n)
 		return false, nil
 	}
-	return true, h.pass(ctx, 1, func(_, first int, rows []float32) error { return m.Put(first, rows) })
+	there, err := h.take(m)
+	if err != nil {
+		return false, err
+	}
+	left := func(b *block) bool { return !there || b.early == nowhere }
+	return true, h.passSome(ctx, 1, left, func(_, first int, rows []float32) error { return m.Put(first, rows) })
 }
 
 // onDevice gives a trainer that has a device the history.

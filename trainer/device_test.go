@@ -17,6 +17,8 @@ type holdingEngine struct {
 	room     int           // rows
 	walks    int           // calls over held rows
 	given    int           // over rows that came along
+	put      int           // rows that went there when training began
+	taken    int           // rows that were there already
 	selfTest time.Duration // between two comparisons with the processor; 0 = at every turn
 }
 
@@ -47,7 +49,20 @@ func (t *heldRows) Hold(n int) (bool, error) {
 
 func (t *heldRows) Put(first int, rows []float32) error {
 	copy(t.rows[first*t.width:], rows)
+	t.e.put += len(rows) / t.width
 	return nil
+}
+
+func (t *heldRows) Take(from kernels.RawRows, first []int) (bool, error) {
+	blocks := from.(*earlyRows).blocks
+	if blocks == nil {
+		return false, nil
+	}
+	for i, at := range first {
+		copy(t.rows[at*t.width:], blocks[i])
+		t.e.taken += len(blocks[i]) / t.width
+	}
+	return true, nil
 }
 
 func (t *heldRows) of(order []int32) (rows []float32) {

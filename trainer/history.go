@@ -167,6 +167,7 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 	if h.store, err = j.newRowStore(h.width, len(ranges), total); err != nil {
 		return nil, err
 	}
+	h.store.early = j.early(h.width, h.store.blockRows)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	// Every partition belongs to one goroutine, so that its rows stay in offset order.
@@ -264,6 +265,9 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 	h.starts = append(h.starts, h.n)
 	if err := h.finish(); err != nil {
 		return h, err
+	}
+	if n := h.store.early.blocks(); n > 0 {
+		j.Log.Info("rows went to the device while the topic was read", "topic", j.Topic, "rows", n*int64(h.store.blockRows), "of", h.n)
 	}
 	if n := h.store.spilled(); n > 0 {
 		j.Log.Info("rows beyond max_memory went to a file", "topic", j.Topic, "spilled", mebibytes(n), "folder", h.store.folder())

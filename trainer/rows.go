@@ -46,6 +46,7 @@ type rowStore struct {
 	expect    int64  // rows that may come, at most
 	side      int64  // bytes a row beside its values
 	topic     string // for messages
+	early     *early // nil: blocks go to no device before all are there
 
 	mu       sync.Mutex
 	n        int64 // rows of full blocks
@@ -64,6 +65,7 @@ type block struct {
 	data    []float32 // nil: in the file
 	at      int64     // in the file, bytes; −1 for a block that was never spilled
 	missing int32     // rows with a missing value
+	early   int32     // which block it is on the device already; nowhere: none
 }
 
 // newRowStore plans for rows of the given width, filled by partition and read back by threads.
@@ -127,7 +129,7 @@ func (p *partitionRows) add(s *rowStore, row []float32) error {
 
 // put files p's open block away, which is full.
 func (s *rowStore) put(p *partitionRows) error {
-	b := block{at: -1, missing: p.missing}
+	b := block{at: -1, missing: p.missing, early: s.early.add(p.open)}
 	p.missing = 0
 	s.mu.Lock()
 	s.n += int64(s.blockRows)
@@ -198,7 +200,7 @@ func (h *history) finish() error {
 	for i := range h.partitions {
 		p := &h.partitions[i].rows
 		if len(p.open) > 0 {
-			p.blocks = append(p.blocks, block{data: slices.Clip(p.open), at: -1, missing: p.missing})
+			p.blocks = append(p.blocks, block{data: slices.Clip(p.open), at: -1, missing: p.missing, early: nowhere})
 			s.resident += 4 * int64(len(p.open))
 			p.open = nil
 		}
@@ -231,9 +233,13 @@ func (h *history) finish() error {
 	return nil
 }
 
-// close removes the file. No row may be used afterwards.
+// close removes the file, and what is on a device. No row may be used afterwards.
 func (s *rowStore) close() {
-	if s == nil || s.file == nil {
+	if s == nil {
+		return
+	}
+	s.early.close()
+	if s.file == nil {
 		return
 	}
 	s.file.Close()
@@ -281,6 +287,11 @@ func (h *history) gather(rows []int, to []float32) ([]float32, error) {
 // pass hands every row of the history to do, a block at a time: the number of its first row, and its rows, which must not
 // be changed or kept. Up to threads goroutines call it at once, in no order; worker, below threads, tells them apart.
 func (h *history) pass(ctx context.Context, threads int, do func(worker, first int, rows []float32) error) error {
+	return h.passSome(ctx, threads, func(*block) bool { return true }, do)
+}
+
+// passSome is pass over some of the blocks.
+func (h *history) passSome(ctx context.Context, threads int, these func(*block) bool, do func(worker, first int, rows []float32) error) error {
 	type piece struct {
 		p        *partitionRows
 		k, first int
@@ -290,7 +301,9 @@ func (h *history) pass(ctx context.Context, threads int, do func(worker, first i
 	for i := range h.partitions {
 		p := &h.partitions[i].rows
 		for k := range p.blocks {
-			pieces = append(pieces, piece{p, k, h.starts[i] + k*s.blockRows})
+			if these(&p.blocks[k]) {
+				pieces = append(pieces, piece{p, k, h.starts[i] + k*s.blockRows})
+			}
 		}
 	}
 	var next atomic.Int64

@@ -39,6 +39,7 @@ const (
 	launchTime       = 100 * time.Millisecond
 	firstLaunch      = 16       // steps
 	mostTrainThreads = 256      // __launch_bounds__ of train.cu
+	prepareThreads   = 128      // of a block, as __launch_bounds__ of train_prepare says
 	putBytes         = 4 << 20  // of raw rows that are copied while those before are prepared
 	walkBytes        = 64 << 20 // of prepared rows that are not held
 	tileBytes        = 32 << 20 // of values while rows are prepared
@@ -304,26 +305,41 @@ func (c *cohort) prepare(s *session, to *buffer, at int, rows []float32) (err er
 		if err := s.guard(func() { copy(pin.floats(len(some)), some) }); err != nil {
 			return err
 		}
-		if err := s.uploadAsync(raw, pin, len(some), st); err != nil {
+		if err := s.uploadAsync(raw.ptr, pin, len(some), st); err != nil {
 			return err
 		}
-		for k := range t.passes {
-			x := &t.passes[k]
-			const block = 128 // as __launch_bounds__ says
-			grid := max(1, min((count+block-1)/block, 8*c.e.d.info.SMs, tileBytes/wordSize/block/max(x.plan.height, 1)))
-			if err := s.alloc(tiles, int64(grid*block*max(x.plan.height, 1)*wordSize)); err != nil {
-				return err
-			}
-			err := s.launch(fn, launchShape{grid: grid, block: block, stream: st},
-				raw, int32(count), int32(t.width), int32(x.plan.input), m.codes[k].steps.ptr+cu.DevicePtr(x.plan.first*stepWords*wordSize), int32(x.plan.count),
-				&m.codes[k].constants, tiles, int32(x.plan.height), to.ptr+cu.DevicePtr((at+first)*t.pitch*wordSize), int32(t.pitch),
-				int32(x.at[0]), int32(x.width[0]), int32(x.to[0]), int32(x.at[1]), int32(x.width[1]), int32(x.to[1]), int32(x.at[2]), int32(x.width[2]), int32(x.to[2]))
-			if err != nil {
-				return err
-			}
+		if err := c.compute(s, fn, st, tiles, raw.ptr, count, to, at+first); err != nil {
+			return err
 		}
 	}
 	return s.synchronize()
+}
+
+// compute has the device prepare raw rows that lie there, as row at and on of a buffer of prepared ones. fn is train_prepare.
+func (c *cohort) compute(s *session, fn cu.Function, st cu.Stream, tiles *buffer, raw cu.DevicePtr, count int, to *buffer, at int) error {
+	m, t := c.m, c.t
+	for k := range t.passes {
+		x := &t.passes[k]
+		grid, err := c.tile(s, tiles, x, count)
+		if err != nil {
+			return err
+		}
+		err = s.launch(fn, launchShape{grid: grid, block: prepareThreads, stream: st},
+			raw, int32(count), int32(t.width), int32(x.plan.input), m.codes[k].steps.ptr+cu.DevicePtr(x.plan.first*stepWords*wordSize), int32(x.plan.count),
+			&m.codes[k].constants, tiles, int32(x.plan.height), to.ptr+cu.DevicePtr(at*t.pitch*wordSize), int32(t.pitch),
+			int32(x.at[0]), int32(x.width[0]), int32(x.to[0]), int32(x.at[1]), int32(x.width[1]), int32(x.to[1]), int32(x.at[2]), int32(x.width[2]), int32(x.to[2]))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tile makes room for the values of so many rows that a pass prepares at once, and says by how many blocks.
+func (c *cohort) tile(s *session, tiles *buffer, x *preparation, rows int) (grid int, err error) {
+	height := max(x.plan.height, 1)
+	grid = max(1, min((rows+prepareThreads-1)/prepareThreads, 8*c.e.d.info.SMs, tileBytes/wordSize/prepareThreads/height))
+	return grid, s.alloc(tiles, int64(grid*prepareThreads*height*wordSize))
 }
 
 // walk is a number of steps of some of the networks.

@@ -206,7 +206,7 @@ func (d *Device) discard(r *resident) {
 // context along.
 func (d *Device) run(index int, ready chan<- error) {
 	runtime.LockOSThread()
-	s := &session{d: d, functions: map[functionName]cu.Function{}, modules: map[*module]cu.Module{}, shared: map[cu.Function]int{}, buffers: map[*buffer]bool{}, pins: map[*pinned]bool{}}
+	s := &session{d: d, functions: map[functionName]cu.Function{}, modules: map[*module]cu.Module{}, shared: map[cu.Function]int{}, buffers: map[*buffer]bool{}, pins: map[*pinned]bool{}, raw: map[*rawRows]bool{}}
 	if err := s.open(index); err != nil {
 		ready <- err
 		return

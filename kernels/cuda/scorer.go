@@ -338,7 +338,7 @@ func (s *scorer) start(d *session, sl *slot, st cu.Stream, rows []float32, mask 
 		return err
 	}
 	if s.code.plans[mask].input >= 0 {
-		if err := d.uploadAsync(&sl.in, &sl.hostIn, len(rows), st); err != nil {
+		if err := d.uploadAsync(sl.in.ptr, &sl.hostIn, len(rows), st); err != nil {
 			return err
 		}
 	}

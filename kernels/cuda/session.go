@@ -52,7 +52,8 @@ type session struct {
 	shared    map[cu.Function]int // opted in to, above what every block may have
 	buffers   map[*buffer]bool
 	pins      map[*pinned]bool
-	slots     [2]slot // of the scorers, one after another
+	raw       map[*rawRows]bool // that hold memory
+	slots     [2]slot           // of the scorers, one after another
 }
 
 // module is a source of kernels.
@@ -190,7 +191,13 @@ func (s *session) function(m *module, name string) (cu.Function, error) {
 func (s *session) load(m *module) error {
 	log := &cu.JITErrorLogBuffer{Buffer: make([]byte, 4096)}
 	var loaded cu.Module
-	err := s.call("compile the kernels of "+m.name, func() (err error) { loaded, err = cu.LoadDataEx(m.image, log); return })
+	compile := func() error {
+		return s.call("compile the kernels of "+m.name, func() (err error) { loaded, err = cu.LoadDataEx(m.image, log); return })
+	}
+	err := compile()
+	if errors.Is(err, kernels.ErrOutOfMemory) && s.dropRaw() {
+		err = compile()
+	}
 	if e := (*Error)(nil); errors.As(err, &e) {
 		text, _, _ := bytes.Cut(log.Buffer, []byte{0})
 		e.Detail = string(bytes.TrimSpace(text))
@@ -283,12 +290,22 @@ func roomy(n int64) int64 {
 	return (n + step - 1) / step * step
 }
 
-// alloc makes a buffer hold at least so many bytes. What was in it is gone where it grows; otherwise nothing happens.
+// alloc makes a buffer hold at least so many bytes. What was in it is gone where it grows; otherwise nothing happens. Where memory is
+// short, raw rows that wait for a trainer give theirs.
 func (s *session) alloc(b *buffer, bytes int64) error {
 	if b.size >= bytes {
 		return nil
 	}
 	s.free(b)
+	err := s.take(b, bytes)
+	if errors.Is(err, kernels.ErrOutOfMemory) && s.dropRaw() {
+		err = s.take(b, bytes)
+	}
+	return err
+}
+
+// take allocates for a buffer that has nothing.
+func (s *session) take(b *buffer, bytes int64) error {
 	try := func(n int64) error {
 		err := s.call("allocate "+mebibytes(n), func() (err error) { b.ptr, err = cu.MemAlloc(n); return })
 		if err == nil {
@@ -400,9 +417,9 @@ func download[T words](s *session, to []T, from *buffer, at int) error {
 }
 
 // uploadAsync queues a copy of n words from pinned memory.
-func (s *session) uploadAsync(to *buffer, from *pinned, n int, st cu.Stream) error {
+func (s *session) uploadAsync(to cu.DevicePtr, from *pinned, n int, st cu.Stream) error {
 	return s.call("copy to it", func() error {
-		return cu.MemcpyHtoDAsync(to.ptr, unsafe.Pointer(&from.bytes[0]), int64(n*wordSize), st)
+		return cu.MemcpyHtoDAsync(to, unsafe.Pointer(&from.bytes[0]), int64(n*wordSize), st)
 	})
 }
 
