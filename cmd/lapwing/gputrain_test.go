@@ -129,7 +129,7 @@ func TestGPUTrains_Case4_12(t *testing.T) {
 func TestGPUIsShared_Case7_04(t *testing.T) {
 	fakeGPU(t, "")
 	b := newBed(t)
-	b.ok("generate cars --rate 0 --count 20000 --topic cars --partitions 1")
+	b.ok("generate cars --rate 0 --count 20000 --topic cars --partitions 2")
 	driver := "LD_LIBRARY_PATH=" + os.Getenv("LD_LIBRARY_PATH")
 	c := &resuming{t: t, broker: b.broker, topic: "cars", model: "alone", flags: []string{"--engine", "cuda", "--epochs", "2"}, there: []string{driver}}
 	var alone struct{ Digest string }

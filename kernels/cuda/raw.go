@@ -194,14 +194,11 @@ func (c *cohort) take(s *session, r *rawRows, first []int) (bool, error) {
 	if r.gone || len(first) > r.count {
 		return false, nil
 	}
-	if err := s.synchronize(); err != nil { // the last copies
-		return false, err
-	}
 	for block, at := range first {
 		if at < 0 {
 			continue
 		}
-		st, err := s.stream(block % 2)
+		st, err := s.stream(block % 2) // behind its copy, which may still be under way
 		if err != nil {
 			return false, err
 		}
