@@ -45,6 +45,15 @@ func adds(t *testing.T, r kernels.RawRows, width int, rows []float32) (first []i
 	return first
 }
 
+// free is how many bytes of the device nobody has.
+func free(t *testing.T, d *Device) (bytes int64) {
+	t.Helper()
+	if err := d.do(t.Context(), func(s *session) (err error) { bytes, err = s.freeMemory(); return err }); err != nil {
+		t.Fatal(err)
+	}
+	return bytes
+}
+
 // walks makes the steps of one epoch over held rows, which are there or are put, and gives what comes out.
 func walks(t *testing.T, tr *trainer, rows []float32, raw kernels.RawRows, first []int) (losses []float64, after [][]float32, taken bool) {
 	t.Helper()
@@ -104,10 +113,13 @@ func TestRowsThatAreThereAlready_Case7_04(t *testing.T) {
 	for _, tt := range []struct {
 		settings string
 		blocks   int // that are taken, at most; 0 = all
-	}{{"", 0}, {"device=h100", 0}, {fmt.Sprint("memory=", 20*blockBytes), 10}} {
+	}{{"", 0}, {"device=h100", 0}, {"sms=3", 10}} {
 		fake(t, tt.settings)
 		d := open(t, Options{})
 		e := engine(t, d)
+		if tt.blocks > 0 {
+			fake(t, fmt.Sprintf("%s,reserve=%d", tt.settings, free(t, d)-2*int64(tt.blocks)*blockBytes))
+		}
 		before := d.held.Load()
 		raw := e.HoldRaw(30, blockRows)
 		if d.held.Load() != before {
@@ -118,7 +130,7 @@ func TestRowsThatAreThereAlready_Case7_04(t *testing.T) {
 			t.Errorf("%q: %d blocks are taken", tt.settings, blocks)
 		}
 		if tt.blocks > 0 {
-			fake(t, "") // the trainer has room
+			fake(t, tt.settings) // the trainer has room
 		}
 		losses, weights, taken := walks(t, newTrainer(t, e, p, o), values, raw, first)
 		if !taken {
@@ -143,11 +155,7 @@ func TestRowsThatAreThereAlready_Case7_04(t *testing.T) {
 	raw := e.HoldRaw(30, blockRows)
 	first := adds(t, raw, 30, values)
 	tr := newTrainer(t, e, p, o)
-	var free int64
-	if err := d.do(t.Context(), func(s *session) (err error) { free, err = s.freeMemory(); return err }); err != nil {
-		t.Fatal(err)
-	}
-	fake(t, fmt.Sprint("reserve=", free-1<<10))
+	fake(t, fmt.Sprint("reserve=", free(t, d)-1<<10))
 	losses, weights, taken := walks(t, tr, values, raw, first)
 	if taken {
 		t.Error("the rows are there, without memory for what is made of them")
