@@ -137,6 +137,16 @@ const (
 // together is how many candidates may learn at once, and how many bytes of max_memory those take. The others follow when these have
 // finished: the result does not depend on it.
 func (j *job) together(width int) (networks int, bytes int64) {
+	each := j.networkBytes(width)
+	networks = int(min(max((usualNetworks+j.MaxMemory/networksShare)/max(each, 1), 1), int64(j.Candidates)))
+	if j.Candidates == 1 {
+		return 1, 0
+	}
+	return networks, max(int64(networks)*each-usualNetworks, 0)
+}
+
+// networkBytes is what a network takes while it learns, at most.
+func (j *job) networkBytes(width int) int64 {
 	layers := j.Layers
 	if layers == nil { // as wide as narrow makes them, at most
 		h := min(max(2*width, 16), 64)
@@ -145,12 +155,7 @@ func (j *job) together(width int) (networks int, bytes int64) {
 		}
 		layers = []int{h, h, h}
 	}
-	each := networkCopies * weightBytes(append(append([]int{width}, layers...), width))
-	networks = int(min(max((usualNetworks+j.MaxMemory/networksShare)/max(each, 1), 1), int64(j.Candidates)))
-	if j.Candidates == 1 {
-		return 1, 0
-	}
-	return networks, max(int64(networks)*each-usualNetworks, 0)
+	return networkCopies * weightBytes(append(append([]int{width}, layers...), width))
 }
 
 // competitor is a candidate with its network.

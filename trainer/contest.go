@@ -17,9 +17,10 @@ const (
 
 // lesson is what networks learn from and are held to.
 type lesson struct {
-	train *rowSet
-	held  []float32 // rows of the validation
-	batch int       // rows
+	train   *rowSet
+	held    []float32 // rows of the validation
+	numbers []int     // of those
+	batch   int       // rows
 }
 
 // contest is several networks on their way, over the same minibatches.

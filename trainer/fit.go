@@ -163,16 +163,28 @@ func (j *job) program(columns []kernels.Column, constant []bool, layers []int) (
 
 // fit makes the detector, but for the weights of its heads, which the scores of the history give: see judge.
 func (j *job) fit(ctx context.Context, h *history, c *columns, r *Report) (*fitted, error) {
-	t, err := j.draw(h)
+	f, raw, err := j.outline(ctx, h, c)
+	if err == nil && len(f.layers) > 0 {
+		err = j.learn(ctx, h, c, f, r, raw)
+	}
 	if err != nil {
 		return nil, err
 	}
-	f := &fitted{trimmed: t, trim: j.Trim, weight: prototypeWeight}
+	return f, j.complete(ctx, f, c, raw)
+}
+
+// outline is all of a fit that comes before the network learns. raw are the rows of the sample that were kept.
+func (j *job) outline(ctx context.Context, h *history, c *columns) (f *fitted, raw []float32, err error) {
+	t, err := j.draw(h)
+	if err != nil {
+		return nil, nil, err
+	}
+	f = &fitted{trimmed: t, trim: j.Trim, weight: prototypeWeight}
 	if t.mapped, err = j.mapped(ctx, t.raw, c.forward); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if f.explained, err = explained(t.mapped, h.width, c.numbers); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	related := f.explained >= relatedLeast
 	byRarity := f.trim
@@ -180,37 +192,38 @@ func (j *job) fit(ctx context.Context, h *history, c *columns, r *Report) (*fitt
 		f.trim, f.weight, byRarity = min(f.trim, relatedTrim), relatedPrototypes, 0
 		c.straighten()
 		if t.mapped, err = j.mapped(ctx, t.raw, c.forward); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	if err := j.trim(ctx, h, c.forward, t, byRarity); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if related && f.trim > 0 {
 		if err := j.trimUnrelated(ctx, h, c, t, f.trim); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	raw, sound := t.sound(t.raw), t.sound(t.mapped)
+	raw = t.sound(t.raw)
+	sound := t.sound(t.mapped)
 	kept := int64(len(raw) / h.width)
 	f.parts = map[string]int64{"trim": 0, "prototypes": kept, "autoencoder": 0, "whitening": kept}
 	if f.trim > 0 {
 		f.parts["trim"] = int64(len(t.sample))
 	}
 	if f.layers, err = j.layers(c.constant, sound); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if f.program, err = j.program(c.forward, c.constant, f.layers); err != nil {
-		return nil, err
-	}
+	f.program, err = j.program(c.forward, c.constant, f.layers)
+	return f, raw, err
+}
+
+// complete is what comes after.
+func (j *job) complete(ctx context.Context, f *fitted, c *columns, raw []float32) (err error) {
 	if len(f.layers) > 0 {
-		if err := j.learn(ctx, h, c, f, r, raw); err != nil {
-			return nil, err
-		}
 		deafen(f.program, c.constant)
 	}
 	f.program, err = j.whitened(ctx, f.program, c, raw)
-	return f, err
+	return err
 }
 
 // whitened weighs the program's residual by what it leaves of sound rows.
@@ -252,7 +265,7 @@ func (j *job) lesson(h *history, f *fitted) (*lesson, error) {
 		rows = train.spread(most)
 	}
 	held, err := h.gather(rows, nil)
-	return &lesson{train: train, held: held, batch: f.batch}, err
+	return &lesson{train: train, held: held, numbers: rows, batch: f.batch}, err
 }
 
 // learn trains the network on the kept rows, or the best of several; it tries again with a lower rate where training diverges.

@@ -236,50 +236,90 @@ func (j *job) part(h *history, rows []uint32) (*history, error) {
 // otherKey is the reason why a record is no row of a key's model.
 const otherKey = "key"
 
-// ofKey makes the model of one key: as a run would that reads this key's records alone.
-func (j *job) ofKey(ctx context.Context, h *history, whole *Report, k *keyRows) (*Report, error) {
+// keyRun is the model of one key on its way: made as by a run that reads this key's records alone.
+type keyRun struct {
+	job
+	k       *keyRows
+	part    *history
+	columns *columns
+	fitted  *fitted
+	raw     []float32 // rows of the sample that were kept
+	report  *Report
+	started time.Time
+	learned bool
+	alone   bool  // it is to learn by itself
+	told    int64 // parts of the work on it, to keysDone
+}
+
+// begin takes a key as far as its network, which has yet to learn. close must follow.
+func (j *job) begin(ctx context.Context, h *history, whole *Report, k *keyRows) (*keyRun, error) {
 	// Not a copy of j, whose last report is written to meanwhile.
-	one := job{Deps: j.Deps, Options: j.Options, sampler: j.sampler, where: j.where, saw: j.saw, key: k.Key}
-	one.Model, one.Threads, one.Progress = k.Name, 1, nil
-	one.MaxMemory = j.MaxMemory / int64(2*j.Threads) // the whole history has the other half
-	started := time.Now()
-	part, err := one.part(h, k.rows)
-	if part != nil {
-		defer part.store.close()
-	}
-	if err != nil {
-		return nil, err
+	x := &keyRun{job: job{Deps: j.Deps, Options: j.Options, sampler: j.sampler, where: j.where, saw: j.saw, key: k.Key}, k: k, started: time.Now()}
+	x.Model, x.Threads, x.Progress = k.Name, 1, nil
+	x.MaxMemory = j.keyMemory()
+	var err error
+	if x.part, err = x.job.part(h, k.rows); err != nil {
+		return x, err
 	}
 	r := &Report{
 		Topic: j.Topic, Name: k.Name, Alias: j.Alias, Cluster: whole.Cluster, Spec: h.spec, Inferred: whole.Inferred, Notes: slices.Clone(whole.Notes),
-		From: whole.From, Until: whole.Until, Ranges: whole.Ranges, Rows: model.Rows{Read: h.read, Used: int64(part.n), LeftOut: maps.Clone(whole.Rows.LeftOut)},
+		From: whole.From, Until: whole.Until, Ranges: whole.Ranges, Rows: model.Rows{Read: h.read, Used: int64(x.part.n), LeftOut: maps.Clone(whole.Rows.LeftOut)},
 	}
-	if others := int64(h.n - part.n); others > 0 {
+	if others := int64(h.n - x.part.n); others > 0 {
 		if r.Rows.LeftOut == nil {
 			r.Rows.LeftOut = map[string]int64{}
 		}
 		r.Rows.LeftOut[otherKey] = others
 	}
-	r.time(part)
-	columns, err := one.columns(part, r)
-	if err == nil {
-		err = one.askable(part, r)
+	r.time(x.part)
+	x.report = r
+	if x.columns, err = x.job.columns(x.part, r); err != nil {
+		return x, err
 	}
-	var f *fitted
-	if err == nil {
-		f, err = one.fit(ctx, part, columns, r)
+	if err = x.askable(x.part, r); err != nil {
+		return x, err
 	}
-	if err == nil {
-		r.Layers, r.Steps, r.SamplesPerSecond = f.layers, f.steps, f.samplesPerSecond
-		err = one.judge(ctx, part, f, r)
+	x.fitted, x.raw, err = x.outline(ctx, x.part, x.columns)
+	return x, err
+}
+
+// end makes the rest of the model. A network that has not learned yet does, by itself.
+func (x *keyRun) end(ctx context.Context) error {
+	f, r := x.fitted, x.report
+	if len(f.layers) > 0 && !x.learned {
+		if err := x.learn(ctx, x.part, x.columns, f, r, x.raw); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return nil, err
+	if err := x.complete(ctx, f, x.columns, x.raw); err != nil {
+		return err
+	}
+	r.Layers, r.Steps, r.SamplesPerSecond = f.layers, f.steps, f.samplesPerSecond
+	if err := x.judge(ctx, x.part, f, r); err != nil {
+		return err
 	}
 	r.Columns = nil // a histogram of each: more than the model itself
-	k.Seconds = time.Since(started).Seconds()
-	return r, nil
+	x.k.Report, x.k.Seconds = r, time.Since(x.started).Seconds()
+	return nil
 }
+
+func (x *keyRun) close() {
+	if x.part != nil {
+		x.part.store.close()
+	}
+}
+
+// fault notes what became of a key where err is a fault of its history, which is no other's. What it returns ends the run.
+func (k *keyRows) fault(err error) error {
+	if input := (*InputError)(nil); errors.As(err, &input) && !errors.Is(err, ErrMemory) {
+		k.Fault = input.What
+		return nil
+	}
+	return err
+}
+
+// keyMemory is the part of max_memory that a key's rows may take; others go to a file. The whole history has half of it.
+func (j *job) keyMemory() int64 { return j.MaxMemory / int64(2*j.Threads) }
 
 // perKey makes a model for every key and publishes them all, once all are finished. A key for which none can be made is left out
 // with the reason, and is no error unless every key is. notes are those on the fields, without what the columns of all keys together gave.
@@ -315,54 +355,86 @@ func (j *job) perKey(ctx context.Context, h *history, r *Report, notes []model.C
 	return err
 }
 
-// eachKey fits the keys on j.Threads goroutines, one a key. A fault of the key's history is noted with the key.
-func (j *job) eachKey(ctx context.Context, h *history, r *Report, todo []*keyRows) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var next, done atomic.Int64
-	var group sync.WaitGroup
-	for range min(j.Threads, len(todo)) {
-		group.Go(func() {
-			for ctx.Err() == nil {
-				i := int(next.Add(1)) - 1
-				if i >= len(todo) {
-					return
-				}
-				k := todo[i]
-				var err error
-				k.Report, err = j.ofKey(ctx, h, r, k)
-				if input := (*InputError)(nil); errors.As(err, &input) && !errors.Is(err, ErrMemory) {
-					k.Fault = input.What
-				} else if err != nil {
-					cancel(err)
-				}
-				done.Add(1)
-			}
-		})
+// keyParts is what the work on a key is divided into, for progress: what comes before the network learns, that, and what comes after.
+const keyParts, keyBegun, keyLearned = 100, 20, 80
+
+// keysDone counts what is done of the keys.
+type keysDone struct{ keys, parts atomic.Int64 }
+
+// tell counts the work on a key as far as it has come; a network that begins again has come no further.
+func (x *keyRun) tell(done *keysDone, parts int64) {
+	if parts > x.told {
+		done.parts.Add(parts - x.told)
+		x.told = parts
 	}
-	finished := make(chan struct{})
+}
+
+// eachKey fits the keys: where the engine's device can, many of them learn abreast, else one after another on each thread.
+func (j *job) eachKey(ctx context.Context, h *history, r *Report, todo []*keyRows) error {
+	done := &keysDone{}
+	finished := make(chan error, 1)
 	go func() {
-		defer close(finished)
-		group.Wait()
+		if e, ok := j.Engine.(abreastEngine); ok {
+			finished <- j.waves(ctx, e, h, r, todo, done)
+		} else {
+			finished <- j.spread(ctx, len(todo), func(ctx context.Context, i int) error { return j.ofKey(ctx, h, r, todo[i], done) })
+		}
 	}()
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
-	pace := newPace(int64(len(todo)), time.Now())
+	all := int64(len(todo)) * keyParts
+	pace := newPace(all, time.Now())
 	progress := func(last bool) {
-		p := Progress{Stage: "keys", Records: done.Load(), TotalRecords: int64(len(todo))}
-		p.Done, p.Left = float64(p.Records)/float64(len(todo)), pace.left(p.Records, time.Now())
+		parts := done.parts.Load()
+		p := Progress{Stage: "keys", Records: done.keys.Load(), TotalRecords: int64(len(todo)), Done: float64(parts) / float64(all)}
+		p.Left = pace.left(parts, time.Now())
 		j.report(p, last)
 	}
 	progress(true)
 	for {
 		select {
-		case <-finished:
+		case err := <-finished:
 			progress(true)
-			return context.Cause(ctx)
+			return err
 		case <-tick.C:
 			progress(false)
 		}
 	}
+}
+
+// spread calls do for each of n on the job's threads. The first error ends the others' context, and is returned.
+func (j *job) spread(ctx context.Context, n int, do func(ctx context.Context, i int) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var next atomic.Int64
+	var group sync.WaitGroup
+	for range min(j.Threads, n) {
+		group.Go(func() {
+			for ctx.Err() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= n {
+					return
+				}
+				if err := do(ctx, i); err != nil {
+					cancel(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	return context.Cause(ctx)
+}
+
+// ofKey makes the model of one key by itself.
+func (j *job) ofKey(ctx context.Context, h *history, whole *Report, k *keyRows, done *keysDone) error {
+	x, err := j.begin(ctx, h, whole, k)
+	defer x.close()
+	if err == nil {
+		err = x.end(ctx)
+	}
+	x.tell(done, keyParts)
+	done.keys.Add(1)
+	return k.fault(err)
 }
 
 // publishKeys publishes the finished models in the order of their keys. One that another trainer has overtaken, or that cannot be

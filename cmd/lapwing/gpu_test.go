@@ -124,8 +124,13 @@ func (e counting) Cohort(programs []*kernels.Program, o kernels.TrainOptions) (k
 	return e.Engine.Cohort(programs, o)
 }
 
-// TestGPUCandidates: networks that are trained in the same launches come out as they do one after another, to the byte; networks of
-// several widths, and the models of keys, as they do on any number of threads.
+func (e counting) Abreast(programs []*kernels.Program, o kernels.TrainOptions) (kernels.Cohort, error) {
+	*e.cohorts += len(programs)
+	return e.Engine.Abreast(programs, o)
+}
+
+// TestGPUCandidates: networks that are trained in the same launches, candidates or those of keys, come out as they do one after another, to
+// the byte; networks of several widths as they do on any number of threads.
 func TestGPUCandidates(t *testing.T) {
 	fakeGPU(t, "")
 	t.Chdir(t.TempDir())
@@ -161,6 +166,7 @@ func TestGPUCandidates(t *testing.T) {
 	}
 	made, cohorts := 0, 0
 	var data [2][]byte
+	var keys [2]string
 	for i, engine := range []kernels.Engine{counting{e, &cohorts}, alone{e, &made}} {
 		o := trainer.Defaults()
 		o.Topic, o.Model, o.Candidates, o.Epochs, o.BatchSize, o.Threads, o.Alias, o.Exclude = "cars", "m", 5, 3, 64, 2, "none", []string{"time", "car"}
@@ -169,12 +175,25 @@ func TestGPUCandidates(t *testing.T) {
 			t.Fatal(err)
 		}
 		data[i] = r.Data
-		if i == 0 && (cohorts != 5 || made != 0) || i == 1 && (made != 5 || cohorts != 5) {
+		if i == 0 && (cohorts != 5 || made != 0) || i == 1 && (made != 5 || cohorts != 7) {
 			t.Errorf("%d networks in cohorts, %d trainers", cohorts, made)
+		}
+		o.Candidates, o.PerKey, o.Key, o.Exclude, o.Layers = 1, true, "car", []string{"time"}, []int{8, 3, 8}
+		if r, err = trainer.Run(t.Context(), trainer.Deps{Client: client, Registry: registry.Open(client, registry.Options{}), Engine: engine}, o); err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range r.Keys {
+			keys[i] += k.Name + " " + k.Manifest.Digest + " " + k.Fault + "\n"
+		}
+		if len(r.Keys) != 2 || i == 0 && (cohorts != 7 || made != 0) || i == 1 && (made != 7 || cohorts != 7) {
+			t.Errorf("%d keys; %d networks in cohorts, %d trainers", len(r.Keys), cohorts, made)
 		}
 	}
 	if !bytes.Equal(data[0], data[1]) {
 		t.Error("in the same launches: another model than one after another")
+	}
+	if keys[0] != keys[1] || strings.Contains(keys[0], "  ") {
+		t.Errorf("keys in the same launches:\n%sone after another:\n%s", keys[0], keys[1])
 	}
 
 	digest := func(args string) string {

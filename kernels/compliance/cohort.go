@@ -31,6 +31,9 @@ func cohort(t *testing.T, e kernels.Engine) {
 	} {
 		t.Run(fmt.Sprintf("%s %v %d threads", tt.name, tt.o.Optimizer, tt.threads), func(t *testing.T) { cohortOf(t, e, tt.widths, tt.o, tt.threads) })
 	}
+	if a, ok := e.(abreastEngine); ok {
+		t.Run("abreast", func(t *testing.T) { learnAbreast(t, e, a) })
+	}
 }
 
 // madeAtOnce: scorers and trainers of one engine are made, used and closed by several goroutines that share nothing else, as

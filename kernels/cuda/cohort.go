@@ -45,24 +45,28 @@ const (
 	tileBytes        = 32 << 20 // of values while rows are prepared
 )
 
-// cohort trains networks of one shape over the same minibatches, each by blocks of its own. It is for one goroutine.
+// cohort trains networks of one shape, over the same minibatches or each over its own, each by blocks of its own. It is for one
+// goroutine.
 //
 // Parameters and moments are copied back after every call, so that a GPU that is lost takes no more along than the call that
 // found out.
 type cohort struct {
-	e       *Engine
-	t       *training
-	members []member
-	kernel  string // of train.cu
-	lot     int    // groups
-	words   int    // of a group in the tile
-	threads int    // of a block
-	shared  int    // bytes
-	each    bool   // blocks may not wait for each other: a launch for each half of a step
-	length  int    // of the next launch, steps
-	rows    int    // held on the device, once for all networks
-	closed  bool
-	m       *trainMemory
+	e        *Engine
+	t        *training
+	maps     [][]preparation    // what prepares rows, different ones
+	mapping  []int              // of each network: which of those
+	programs []*kernels.Program // as they were given
+	members  []member
+	kernel   string // of train.cu
+	lot      int    // groups
+	words    int    // of a group in the tile
+	threads  int    // of a block
+	shared   int    // bytes
+	each     bool   // blocks may not wait for each other: a launch for each half of a step
+	length   int    // of the next launch, steps
+	rows     int    // held on the device, once for all networks
+	closed   bool
+	m        *trainMemory
 }
 
 // member is one network: what it has come to after the last call.
@@ -80,7 +84,7 @@ type trainMemory struct {
 	layout, slots, gradient, scratch, prepared, held   buffer
 	raw, tiles                                         [2]buffer
 	pins                                               [2]pinned
-	codes                                              []resident
+	codes                                              []resident   // of maps, one after another
 	back                                               [3][]float32 // parameters and moments of all networks, as copied back
 }
 
@@ -134,13 +138,16 @@ func newCohort(e *Engine, programs []*kernels.Program, o kernels.TrainOptions) (
 			if c.t, err = planTraining(p, o); err != nil {
 				return nil, err
 			}
+			c.maps = [][]preparation{c.t.passes}
 		}
+		mapping, err := c.mapped(p, o)
+		if err != nil {
+			return nil, fmt.Errorf("engine cuda: network %d of a cohort: %w", k, err)
+		}
+		c.mapping, c.programs = append(c.mapping, mapping), append(c.programs, p)
 		b := member{dirty: true, moment1: make([]float32, c.t.parameters), moment2: make([]float32, c.t.parameters)}
 		for _, s := range p.Parameters(o.Prediction) {
 			b.parameters = append(b.parameters, s...)
-		}
-		if len(b.parameters) != c.t.parameters {
-			return nil, fmt.Errorf("engine cuda: network %d of a cohort has %d weights, the first %d", k, len(b.parameters), c.t.parameters)
 		}
 		c.members = append(c.members, b)
 	}
@@ -158,6 +165,25 @@ func newCohort(e *Engine, programs []*kernels.Program, o kernels.TrainOptions) (
 		return nil, err
 	}
 	return c, nil
+}
+
+// mapped says which of the maps prepare the rows of a program, which may differ from the first in those and in trained weights alone.
+func (c *cohort) mapped(p *kernels.Program, o kernels.TrainOptions) (int, error) {
+	if len(c.programs) == 0 {
+		return 0, nil
+	}
+	t, err := planTraining(p, o)
+	if err != nil {
+		return 0, err
+	}
+	if !c.t.alike(t) {
+		return 0, errors.New("it differs from the first in more than maps and trained weights")
+	}
+	if slices.EqualFunc(c.maps[0], t.passes, preparation.same) {
+		return 0, nil
+	}
+	c.maps = append(c.maps, t.passes)
+	return len(c.maps) - 1, nil
 }
 
 // shape chooses the kernel: weights and values in shared memory where there is room, and as many groups as keep a block busy
@@ -248,12 +274,13 @@ func (c *cohort) settle(s *session) error {
 			return err
 		}
 	}
-	m.codes = make([]resident, len(t.passes))
-	for i := range t.passes {
-		if err := put(s, &m.codes[i].steps, t.passes[i].code.steps); err != nil {
+	passes := slices.Concat(c.maps...)
+	m.codes = make([]resident, len(passes))
+	for i := range passes {
+		if err := put(s, &m.codes[i].steps, passes[i].code.steps); err != nil {
 			return err
 		}
-		if err := put(s, &m.codes[i].constants, t.passes[i].code.constants); err != nil {
+		if err := put(s, &m.codes[i].constants, passes[i].code.constants); err != nil {
 			return err
 		}
 	}
@@ -270,9 +297,9 @@ func (c *cohort) release(s *session) {
 	}
 }
 
-// prepare brings raw rows, which belong to the caller, to row at of a buffer of prepared ones. One part is copied while the
+// prepare brings raw rows of network k, which belong to the caller, to row at of a buffer of prepared ones. One part is copied while the
 // other is computed.
-func (c *cohort) prepare(s *session, to *buffer, at int, rows []float32) (err error) {
+func (c *cohort) prepare(s *session, to *buffer, at, k int, rows []float32) (err error) {
 	defer func() {
 		if err != nil {
 			s.synchronize() // nothing may be under way in buffers that come to other use
@@ -308,25 +335,26 @@ func (c *cohort) prepare(s *session, to *buffer, at int, rows []float32) (err er
 		if err := s.uploadAsync(raw.ptr, pin, len(some), st); err != nil {
 			return err
 		}
-		if err := c.compute(s, fn, st, tiles, raw.ptr, count, to, at+first); err != nil {
+		if err := c.compute(s, fn, st, tiles, raw.ptr, count, to, at+first, k); err != nil {
 			return err
 		}
 	}
 	return s.synchronize()
 }
 
-// compute has the device prepare raw rows that lie there, as row at and on of a buffer of prepared ones. fn is train_prepare.
-func (c *cohort) compute(s *session, fn cu.Function, st cu.Stream, tiles *buffer, raw cu.DevicePtr, count int, to *buffer, at int) error {
-	m, t := c.m, c.t
-	for k := range t.passes {
-		x := &t.passes[k]
+// compute has the device prepare raw rows of network k that lie there, as row at and on of a buffer of prepared ones. fn is train_prepare.
+func (c *cohort) compute(s *session, fn cu.Function, st cu.Stream, tiles *buffer, raw cu.DevicePtr, count int, to *buffer, at, k int) error {
+	t, passes := c.t, c.maps[c.mapping[k]]
+	codes := c.m.codes[c.mapping[k]*len(passes):] // all maps have as many
+	for i := range passes {
+		x := &passes[i]
 		grid, err := c.tile(s, tiles, x, count)
 		if err != nil {
 			return err
 		}
 		err = s.launch(fn, launchShape{grid: grid, block: prepareThreads, stream: st},
-			raw, int32(count), int32(t.width), int32(x.plan.input), m.codes[k].steps.ptr+cu.DevicePtr(x.plan.first*stepWords*wordSize), int32(x.plan.count),
-			&m.codes[k].constants, tiles, int32(x.plan.height), to.ptr+cu.DevicePtr(at*t.pitch*wordSize), int32(t.pitch),
+			raw, int32(count), int32(t.width), int32(x.plan.input), codes[i].steps.ptr+cu.DevicePtr(x.plan.first*stepWords*wordSize), int32(x.plan.count),
+			&codes[i].constants, tiles, int32(x.plan.height), to.ptr+cu.DevicePtr(at*t.pitch*wordSize), int32(t.pitch),
 			int32(x.at[0]), int32(x.width[0]), int32(x.to[0]), int32(x.at[1]), int32(x.width[1]), int32(x.to[1]), int32(x.at[2]), int32(x.width[2]), int32(x.to[2]))
 		if err != nil {
 			return err
@@ -344,12 +372,21 @@ func (c *cohort) tile(s *session, tiles *buffer, x *preparation, rows int) (grid
 
 // walk is a number of steps of some of the networks.
 type walk struct {
-	rows   *buffer // prepared
-	order  []int32 // of them
-	sizes  []int   // of each step's minibatch, which order has one after another
-	of     []int   // networks
-	rates  [][]float32
+	rows   *buffer     // prepared
+	of     []int       // networks
+	order  []int32     // of the rows
+	starts []int       // where those of network of[i] begin in it; nil: all begin at 0, with the same minibatches
+	sizes  [][]int     // of the minibatches of of[i], which order has one after another
+	rates  [][]float32 // of its steps
 	phases int
+}
+
+// count is how many steps the network makes that makes most.
+func (w *walk) count() (n int) {
+	for _, sizes := range w.sizes {
+		n = max(n, len(sizes))
+	}
+	return n
 }
 
 // run makes the steps in as few launches as their time allows. losses[i] are those of network of[i]; after one that is not finite
@@ -370,22 +407,24 @@ func (c *cohort) run(s *session, w walk) (losses [][]float64, err error) {
 	if err := c.refresh(s, w.of); err != nil {
 		return nil, err
 	}
-	count, most := len(w.sizes), 0
-	steps := make([]trainStep, 0, count*len(w.of))
+	count, most := w.count(), 0
+	steps := make([]trainStep, count*len(w.of)) // those of no rows are not made
 	for i, k := range w.of {
 		first := 0
-		for n, size := range w.sizes {
-			st := trainStep{first: int32(first), n: int32(size), scale: float32(1 / (float64(size) * float64(t.columns)))}
-			if w.rates != nil {
-				if n >= len(w.rates[i]) {
-					st.n = 0
-				} else {
-					made := float64(c.members[k].steps + n + 1)
-					st.rate = w.rates[i][n]
-					st.correction1, st.correction2 = 1/float32(1-math.Pow(.9, made)), 1/float32(1-math.Pow(.999, made))
-				}
+		if w.starts != nil {
+			first = w.starts[i]
+		}
+		for n, size := range w.sizes[i] {
+			if w.rates != nil && n >= len(w.rates[i]) {
+				break
 			}
-			steps = append(steps, st)
+			st := &steps[i*count+n]
+			st.first, st.n, st.scale = int32(first), int32(size), float32(1/(float64(size)*float64(t.columns)))
+			if w.rates != nil {
+				made := float64(c.members[k].steps + n + 1)
+				st.rate = w.rates[i][n]
+				st.correction1, st.correction2 = 1/float32(1-math.Pow(.9, made)), 1/float32(1-math.Pow(.999, made))
+			}
 			first, most = first+size, max(most, size)
 		}
 	}
@@ -478,14 +517,14 @@ const (
 // models describes the networks of a walk.
 func (c *cohort) models(w walk, blocks int) []trainModel {
 	m, t := c.m, c.t
-	groups := (max(t.options.MaxBatch, lossRows) + groupRows - 1) / groupRows
+	groups, count := (max(t.options.MaxBatch, lossRows)+groupRows-1)/groupRows, w.count()
 	models := make([]trainModel, len(w.of))
 	for i, k := range w.of {
 		at := func(b *buffer, words int) uint64 { return uint64(b.ptr) + uint64(words)*wordSize }
 		p := k * t.parameters
 		models[i] = trainModel{
 			ops: at(&m.ops, 0), rows: at(w.rows, 0), order: at(&m.order, 0), places: at(&m.places, 0),
-			steps: at(&m.steps, i*len(w.sizes)*trainStepWords), losses: at(&m.losses, 2*i*len(w.sizes)), state: at(&m.state, 2*i), barrier: at(&m.barriers, i),
+			steps: at(&m.steps, i*count*trainStepWords), losses: at(&m.losses, 2*i*count), state: at(&m.state, 2*i), barrier: at(&m.barriers, i),
 			parameters: at(&m.parameters, p), moment1: at(&m.moment1, p), moment2: at(&m.moment2, p), gradient: at(&m.gradient, p),
 			layout: at(&m.layout, k*len(t.layout)), slots: at(&m.slots, p*t.leaves(t.options.MaxBatch)), groupLosses: at(&m.groupLosses, 2*k*groups*t.lossParts()),
 			scratch: at(&m.scratch, i*blocks*c.lot*c.words),
@@ -536,7 +575,7 @@ func (c *cohort) refresh(s *session, of []int) error {
 
 // outcome reads what the networks have come to.
 func (c *cohort) outcome(s *session, w walk) ([][]float64, error) {
-	count := len(w.sizes)
+	count := w.count()
 	raw, state := make([]uint32, 2*count*len(w.of)), make([]uint32, 2*len(w.of))
 	if err := download(s, raw, &c.m.losses, 0); err != nil {
 		return nil, err

@@ -152,7 +152,7 @@ func (s *session) dropRaw() (dropped bool) {
 
 func (t *trainer) Take(from kernels.RawRows, first []int) (bool, error) { return t.c.Take(from, first) }
 
-// Take prepares rows that the device has already, in place of Put: those of block i from the number first[i] on; −1 leaves it out. false:
+// Take prepares rows that the device has already, in place of Put and as it does: those of block i from the number first[i] on; −1 leaves it out. false:
 // the device has them no more, and nothing was done. Hold comes before it.
 func (c *cohort) Take(from kernels.RawRows, first []int) (taken bool, err error) {
 	r, ok := from.(*rawRows)
@@ -183,10 +183,11 @@ func (c *cohort) take(s *session, r *rawRows, first []int) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	passes := c.maps[c.mapping[0]]
 	// What is still to be allocated is allocated now: it may cost the raw rows their memory.
 	for i := range c.m.tiles {
-		for k := range c.t.passes {
-			if _, err := c.tile(s, &c.m.tiles[i], &c.t.passes[k], r.rows); err != nil {
+		for k := range passes {
+			if _, err := c.tile(s, &c.m.tiles[i], &passes[k], r.rows); err != nil {
 				return false, err
 			}
 		}
@@ -202,7 +203,7 @@ func (c *cohort) take(s *session, r *rawRows, first []int) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if err := c.compute(s, fn, st, &c.m.tiles[block%2], r.at(block), r.rows, &c.m.held, at); err != nil {
+		if err := c.compute(s, fn, st, &c.m.tiles[block%2], r.at(block), r.rows, &c.m.held, at, 0); err != nil {
 			return false, err
 		}
 	}

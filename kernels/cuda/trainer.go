@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/lapwing-stream/lapwing/kernels"
@@ -54,17 +55,15 @@ func (t *trainer) Beside(rows []float32) (loss float64, err error) {
 }
 
 // Wrong notes that the device computed wrong numbers, and how that showed. The second time, in scoring or in training, it is given up.
-func (t *trainer) Wrong(how string) error {
-	if t.c.e.stats.corrected.Add(1) > 1 {
-		return t.c.e.d.distrust("it has computed wrong numbers for the second time: " + how)
-	}
-	return nil
-}
+func (t *trainer) Wrong(how string) error { return t.c.Wrong(how) }
 
 // Cohort trains networks of one shape in the same launches. Where the engine may fall back and the device cannot take them all, the
 // processor trains them.
 func (e *Engine) Cohort(programs []*kernels.Program, o kernels.TrainOptions) (kernels.Cohort, error) {
 	c, err := newCohort(e, programs, o)
+	if err == nil && len(c.maps) > 1 { // rows are prepared once for all
+		err = errors.Join(errors.New("engine cuda: the networks of a cohort map rows in different ways"), c.Close())
+	}
 	if err == nil {
 		return c, nil
 	}
@@ -103,7 +102,7 @@ func (c *cohort) over(rows []float32, sizes []int, of []int, rates [][]float32, 
 			n += sizes[done+count]
 			count++
 		}
-		w := walk{rows: &c.m.prepared, sizes: sizes[done : done+count], of: of, phases: phases, order: make([]int32, n)}
+		w := walk{rows: &c.m.prepared, sizes: slices.Repeat([][]int{sizes[done : done+count]}, len(of)), of: of, phases: phases, order: make([]int32, n)}
 		for i := range w.order {
 			w.order[i] = int32(i)
 		}
@@ -115,7 +114,7 @@ func (c *cohort) over(rows []float32, sizes []int, of []int, rates [][]float32, 
 			if err = s.alloc(&c.m.prepared, int64(n)*int64(c.t.pitch)*wordSize); err != nil {
 				return err
 			}
-			if err = c.prepare(s, &c.m.prepared, 0, rows[:n*c.t.width]); err != nil {
+			if err = c.prepare(s, &c.m.prepared, 0, of[0], rows[:n*c.t.width]); err != nil {
 				return err
 			}
 			got, err = c.run(s, w)
@@ -154,23 +153,34 @@ func (c *cohort) mean(rows []float32, of []int) ([]float64, error) {
 	if err != nil {
 		return nil, err
 	}
-	var sizes []int
-	for left := n; left > 0; left -= lossRows {
-		sizes = append(sizes, min(left, lossRows))
-	}
+	sizes := lots(n)
 	losses, err := c.over(rows, sizes, of, nil, doForward|doLoss)
 	if err != nil {
 		return nil, err
 	}
 	means := make([]float64, len(of))
 	for i := range of {
-		sum := 0.0
-		for k, l := range losses[i] {
-			sum += l * float64(sizes[k])
-		}
-		means[i] = sum / float64(n)
+		means[i] = mean(losses[i], sizes)
 	}
 	return means, nil
+}
+
+// lots are the sizes of those that n rows are taken in for a loss without a step.
+func lots(n int) (sizes []int) {
+	for ; n > 0; n -= lossRows {
+		sizes = append(sizes, min(n, lossRows))
+	}
+	return sizes
+}
+
+// mean is that of losses over lots of such sizes.
+func mean(losses []float64, sizes []int) float64 {
+	sum, n := 0.0, 0
+	for i, l := range losses {
+		sum += l * float64(sizes[i])
+		n += sizes[i]
+	}
+	return sum / float64(n)
 }
 
 // views cuts a flat copy into W0, B0, W1, B1, …
@@ -283,13 +293,7 @@ func (c *cohort) Hold(n int) (bool, error) {
 }
 
 // Put copies rows to the number first and on. They are mapped there, once.
-func (c *cohort) Put(first int, rows []float32) error {
-	n, err := c.check(rows, c.rows-first)
-	if err != nil || n == 0 {
-		return err
-	}
-	return c.on(func(s *session) error { return c.prepare(s, &c.m.held, first, rows) })
-}
+func (c *cohort) Put(first int, rows []float32) error { return c.PutOf(0, first, rows) }
 
 // Walk makes a step with every network k at each of rates[k], on minibatches of held rows, whose numbers order has one after another:
 // sizes[i] of them are step i's. A loss that is not finite is a network's last; its step is not made. Where Walk fails, no step is made.
@@ -301,10 +305,8 @@ func (c *cohort) Walk(order []int32, sizes []int, rates [][]float32) ([][]float6
 	if err := c.fits(len(order), sizes); err != nil {
 		return all, err
 	}
-	for _, r := range order {
-		if r < 0 || int(r) >= c.rows {
-			return all, fmt.Errorf("engine cuda: row %d is not among the %d that the GPU holds", r, c.rows)
-		}
+	if err := c.holds(order); err != nil {
+		return all, err
 	}
 	of, each, err := c.asked(rates, len(sizes))
 	if err != nil || len(of) == 0 {
@@ -312,7 +314,7 @@ func (c *cohort) Walk(order []int32, sizes []int, rates [][]float32) ([][]float6
 	}
 	var losses [][]float64
 	err = c.on(func(s *session) (err error) {
-		losses, err = c.run(s, walk{rows: &c.m.held, order: order, sizes: sizes, of: of, rates: each, phases: allSteps})
+		losses, err = c.run(s, walk{rows: &c.m.held, order: order, sizes: slices.Repeat([][]int{sizes}, len(of)), of: of, rates: each, phases: allSteps})
 		return err
 	})
 	if err != nil {
@@ -322,6 +324,15 @@ func (c *cohort) Walk(order []int32, sizes []int, rates [][]float32) ([][]float6
 		all[k] = losses[i]
 	}
 	return all, nil
+}
+
+func (c *cohort) holds(order []int32) error {
+	for _, r := range order {
+		if r < 0 || int(r) >= c.rows {
+			return fmt.Errorf("engine cuda: row %d is not among the %d that the GPU holds", r, c.rows)
+		}
+	}
+	return nil
 }
 
 // asked are the networks that make steps, and their rates.

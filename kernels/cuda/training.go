@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/lapwing-stream/lapwing/kernels"
 )
@@ -68,6 +69,31 @@ type preparation struct {
 	at    [3]int // columns of the tile
 	width [3]int
 	to    [3]int // words of the prepared row
+}
+
+// same tells whether another computes the same from a row.
+func (x preparation) same(o preparation) bool {
+	return x.at == o.at && x.width == o.width && x.to == o.to && *x.plan == *o.plan &&
+		slices.Equal(wordsOf(x.code.steps), wordsOf(o.code.steps)) && slices.Equal(wordsOf(x.code.constants), wordsOf(o.code.constants))
+}
+
+// alike tells whether the kernels train another program by the same operations: it differs in what prepares its rows and in trained
+// weights alone.
+func (t *training) alike(o *training) bool {
+	return t.width == o.width && t.loaded == o.loaded && t.units == o.units && t.columns == o.columns && t.prediction == o.prediction && t.target == o.target && len(t.passes) == len(o.passes) &&
+		slices.Equal(t.forward, o.forward) && slices.Equal(t.backward, o.backward) && slices.Equal(t.shapes, o.shapes) && slices.Equal(t.places, o.places) &&
+		slices.Equal(wordsOf(t.untrained()), wordsOf(o.untrained()))
+}
+
+// untrained is the layout without what is trained.
+func (t *training) untrained() []float32 {
+	layout := slices.Clone(t.layout)
+	for _, at := range t.places {
+		if at >= 0 {
+			layout[at] = 0
+		}
+	}
+	return layout
 }
 
 // Bounds that keep every index of the kernels within 32 bits.
