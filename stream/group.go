@@ -36,6 +36,8 @@ type GroupOptions struct {
 	PauseAfter time.Duration
 	// CloseTimeout bounds Close when the broker is gone. Seconds; default 5s.
 	CloseTimeout time.Duration
+
+	censusAfter time.Duration // see census; tests shorten it
 }
 
 // Validate reports every fault of o at once.
@@ -126,6 +128,9 @@ func (c *Client) Group(ctx context.Context, o GroupOptions) (*Group, error) {
 	}
 	if o.CloseTimeout == 0 {
 		o.CloseTimeout = 5 * time.Second
+	}
+	if o.censusAfter == 0 {
+		o.censusAfter = censusAfter
 	}
 	g := &Group{c: c, o: o, known: map[string]int{}, done: make(chan struct{}), wake: make(chan struct{}, 1), parts: map[TopicPartition]*owned{},
 		seeks: map[TopicPartition]int64{}, signal: make(chan struct{})}

@@ -36,6 +36,7 @@ type poller struct {
 	fatal  error
 	fatals []time.Time
 	said   map[string]time.Time
+	census census
 }
 
 func (p *poller) open() error {
@@ -64,6 +65,8 @@ func (p *poller) open() error {
 		return p.g.c.adminErr("the subscription failed", fmt.Sprintf("group %s, topics %v", o.Group, o.Topics), err)
 	}
 	p.k, p.in = k, newIntake(k, groupSlack)
+	p.census = census{left: p.census.left}
+	p.census.after(o.censusAfter)
 	p.g.mu.Lock()
 	p.g.k, p.g.in = k, p.in
 	p.g.mu.Unlock()
@@ -109,6 +112,7 @@ func pauseOr(ctx context.Context, wake <-chan struct{}, d time.Duration) {
 func (p *poller) settle() int {
 	g := p.g
 	p.rewind()
+	p.count()
 	if len(p.fresh) > 0 {
 		p.resolve()
 	}
@@ -660,6 +664,9 @@ func (p *poller) reopen() {
 	g.notify()
 	g.mu.Unlock()
 	g.c.log.Warn("the consumer was refused; making another", "group", g.o.Group, "err", oneLine(g.c.scrub(cause.Error())), "times", len(p.fatals))
+	if p.census.stop != nil {
+		p.census.stop()
+	}
 	g.commits.Wait()
 	// librdkafka refuses to close a consumer after a fatal error, and the Go client then polls it for ever: it is left behind, which
 	// refusals keeps rare.

@@ -42,7 +42,11 @@ var historyDefaults = map[string]string{"queued.max.messages.kbytes": "2048"}
 // groupDefaults keep a group that is behind from reading its queue slowly (intake.c): the queue is short enough, and the reader of it
 // seen empty seldom enough, that librdkafka itself stops fetching before it comes to groupSlack times queued.max.messages.kbytes. What
 // it holds then lasts longer than fetch.queue.backoff.ms at any rate that was measured.
-var groupDefaults = map[string]string{"queued.max.messages.kbytes": "16384", "queued.min.messages": "32768", "fetch.queue.backoff.ms": "10"}
+//
+// By a heartbeat's answer a member learns of a rebalance: at librdkafka's 3 s the partitions of a copy that died would wait for up to
+// three seconds more than its session.
+var groupDefaults = map[string]string{"queued.max.messages.kbytes": "16384", "queued.min.messages": "32768", "fetch.queue.backoff.ms": "10",
+	"heartbeat.interval.ms": "1000"}
 
 const groupSlack = 3
 
