@@ -37,6 +37,7 @@ type bed struct {
 	binary  string
 	cluster *kafka.Cluster
 	network *network
+	papers  papers
 	client  *kgo.Client
 
 	trained atomic.Int32 // versions that were published
@@ -48,10 +49,13 @@ type bed struct {
 	partitions int
 	rng        *rand.Rand
 	source     *source
+	books      *ledger
+	checker    *reader
 	scorers    []*process.Process
 	struck     time.Time
 	flying     int
-	extra      []func() error // to be undone or awaited before a fault is over
+	extra      []func() error    // to be undone or awaited before a fault is over
+	then       func(tally) error // judges what came of it; nil: nothing more is asked
 }
 
 // brokerSettings make a cluster of small brokers notice deaths within seconds.
@@ -83,7 +87,8 @@ func newBed(t *testing.T, seed uint64) *bed {
 	if err := kafka.Broker.Install(t.Context(), b.jars); err != nil {
 		t.Fatal(err)
 	}
-	b.network = newNetwork()
+	b.network, b.papers = newNetwork(), issue(t)
+	b.network.show.Store(b.papers.valid)
 	t.Cleanup(b.network.close)
 	if b.cluster, err = kafka.Start(t.Context(), kafka.Options{Dir: b.jars, Brokers: 3, Heap: 256, Way: b.network.to, Server: brokerSettings}); err != nil {
 		t.Fatal(err)
@@ -128,7 +133,7 @@ func until(ctx context.Context, what string, is func() (bool, error)) error {
 
 // start starts the program, whose connections go through the network that can be cut. It outlives the fault that starts it.
 func (b *bed) start(args ...string) (*process.Process, error) {
-	args = append(args, "--brokers", b.cluster.WayAddr(), "--log-level", "info")
+	args = append(args, "--brokers", b.cluster.WayAddr(), "--log-level", "info", "-X", "security.protocol=ssl", "-X", "ssl.ca.location="+b.papers.authority)
 	return process.Start(b.t.Context(), process.Options{Dir: b.t.TempDir(), Keep: 1 << 18}, b.binary, args...)
 }
 
@@ -236,8 +241,9 @@ func (b *bed) restart(ctx context.Context, nodes ...int) error {
 
 // serve starts scorer i, as a static member of its own.
 func (b *bed) serve(i int) error {
-	p, err := b.start("serve", "--json", "--topic", b.of.in, "--model", model, "--delivery", "exactly_once", "--instance-id", fmt.Sprintf("scorer-%d", i),
-		"--transaction-timeout", "3s", "--http", "none", "-X", fmt.Sprintf("session.timeout.ms=%d", session.Milliseconds()))
+	args := []string{"serve", "--json", "--topic", b.of.in, "--model", model, "--delivery", "exactly_once", "--instance-id", fmt.Sprintf("scorer-%d", i),
+		"--transaction-timeout", "3s", "--http", "none", "-X", fmt.Sprintf("session.timeout.ms=%d", session.Milliseconds())}
+	p, err := b.start(args...)
 	if err == nil {
 		b.scorers[i] = p
 	}
@@ -314,7 +320,17 @@ func (b *bed) group(ctx context.Context) (text string, whole bool, err error) {
 	return fmt.Sprintf("%s, of %d partitions", text, b.partitions), g.State == "Stable" && len(g.Members) == len(b.scorers) && assigned == b.partitions, nil
 }
 
-// gathered returns when both scorers are in the group and every partition is somebody's.
+// memory tells how much each scorer holds, and for how long it has run.
+func (b *bed) memory() string {
+	var out []string
+	for i, s := range b.scorers {
+		rss, age := s.Resident()
+		out = append(out, fmt.Sprintf("scorer %d %d MiB after %v", i, rss>>20, age.Round(time.Second)))
+	}
+	return strings.Join(out, ", ")
+}
+
+// gathered returns when all scorers are in the group and every partition is somebody's.
 func (b *bed) gathered(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()

@@ -73,7 +73,7 @@ func (b *bed) round(n int, chosen []kind, rows map[string]*row) {
 	if err := b.create(ctx, in, b.partitions); err != nil {
 		t.Fatal(err)
 	}
-	b.scorers = make([]*process.Process, 2)
+	b.scorers = make([]*process.Process, 3)
 	for i := range b.scorers {
 		if err := b.serve(i); err != nil {
 			t.Fatal(err)
@@ -89,12 +89,13 @@ func (b *bed) round(n int, chosen []kind, rows map[string]*row) {
 		t.Fatal(err)
 	}
 	defer b.source.close()
-	books, checker := newLedger(), newReader(b.cluster.Addr(), b.of)
+	b.books, b.checker = newLedger(), newReader(b.cluster.Addr(), b.of)
 	// Before the first fault, all has to flow.
 	b.source.write(ctx, 300, b.source.reading)
-	if _, err := b.settle(ctx, books, checker); err != nil {
+	if _, err := b.settle(ctx); err != nil {
 		t.Fatal(err)
 	}
+	b.logf("memory: %s", b.memory())
 	var total tally
 	order := schedule(b.rng, chosen)
 	for i, k := range order {
@@ -111,7 +112,7 @@ func (b *bed) round(n int, chosen []kind, rows map[string]*row) {
 		}
 		b.source.pause()
 		b.source.flow(true)
-		b.extra = nil
+		b.extra, b.then = nil, nil
 		b.swap()
 		limit, done := context.WithTimeout(ctx, 3*time.Minute)
 		err := k.do(limit, b)
@@ -120,8 +121,11 @@ func (b *bed) round(n int, chosen []kind, rows map[string]*row) {
 		for _, undo := range b.extra {
 			err = errors.Join(err, undo())
 		}
-		got, settled := b.settle(ctx, books, checker)
+		got, settled := b.settle(ctx)
 		pause := b.source.pause()
+		if b.then != nil && settled == nil {
+			settled = b.then(got)
+		}
 		err = errors.Join(err, settled, b.alive(k.mayEnd))
 		if b.flying > 0 {
 			r.times++
@@ -134,7 +138,7 @@ func (b *bed) round(n int, chosen []kind, rows map[string]*row) {
 		b.logf("%d/%d %s: %d in, %d scored, %d dead letters, %d lost, %d doubled, %d reordered; longest wait %v, settled %v after the strike", i+1, len(order), k.name,
 			got.in, got.scored, got.dead, got.lost, got.doubled, got.reordered+got.foreign, pause.Round(time.Millisecond), time.Since(b.struck).Round(100*time.Millisecond))
 		if err != nil || got.wrong() > 0 {
-			t.Errorf("round %d, seed %d, fault %d, %s: %v\n%s", n+1, seed, i+1, k.name, err, strings.Join(books.findings, "\n"))
+			t.Errorf("round %d, seed %d, fault %d, %s: %v\n%s", n+1, seed, i+1, k.name, err, strings.Join(b.books.findings, "\n"))
 			text, _, err := b.group(ctx)
 			t.Logf("the group: %s %v", text, err)
 			for i := range b.scorers {
@@ -143,17 +147,17 @@ func (b *bed) round(n int, chosen []kind, rows map[string]*row) {
 			return
 		}
 	}
+	b.logf("memory: %s", b.memory())
 	for i, s := range b.scorers {
 		if err := s.Stop(); err != nil {
 			t.Errorf("scorer %d did not end well: %v\n%s", i, err, s.Said())
 		}
 	}
-	whole := newLedger()
-	if err := console(ctx, b.jars, b.cluster.Addr(), b.of, whole); err != nil {
+	total.add(tally{in: 300, scored: 300})
+	whole, again, err := console(ctx, b.jars, b.cluster.Addr(), b.of, b.books, total)
+	if err != nil {
 		t.Fatal(err)
 	}
-	again := whole.close()
-	total.add(tally{in: 300, scored: 300})
 	if again.wrong() > 0 || again != total {
 		t.Errorf("round %d, seed %d: the console consumer says %+v, kcat said %+v\n%s", n+1, seed, again, total, strings.Join(whole.findings, "\n"))
 	}
@@ -165,13 +169,13 @@ func (b *bed) round(n int, chosen []kind, rows map[string]*row) {
 }
 
 // settle lets the input end, waits for all results, and has them checked.
-func (b *bed) settle(ctx context.Context, books *ledger, checker *reader) (tally, error) {
+func (b *bed) settle(ctx context.Context) (tally, error) {
 	b.source.flow(false)
 	limit, done := context.WithTimeout(ctx, 60*time.Second)
 	err := b.source.settled(limit)
 	done()
 	for try := 0; ; try++ { // a broker that has just come back may refuse the first reader
-		read := checker.into(ctx, books, b.partitions)
+		read := b.checker.into(ctx, b.books, b.partitions)
 		if read == nil {
 			break
 		}
@@ -179,7 +183,7 @@ func (b *bed) settle(ctx context.Context, books *ledger, checker *reader) (tally
 			return tally{}, errors.Join(err, read)
 		}
 	}
-	return books.close(), err
+	return b.books.close(), err
 }
 
 // table is what a run prints.
@@ -222,17 +226,17 @@ func plantedFaults(t *testing.T, b *bed) {
 	if got := l.close(); got != want {
 		t.Errorf("by kcat %+v, want %+v\n%s", got, want, strings.Join(l.findings, "\n"))
 	}
-	l = newLedger()
-	if err := console(ctx, b.jars, b.cluster.Addr(), of, l); err != nil {
+	l, got, err := console(ctx, b.jars, b.cluster.Addr(), of, newLedger(), want)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if got := l.close(); got != want {
+	if got != want {
 		t.Errorf("by the console consumer %+v, want %+v\n%s", got, want, strings.Join(l.findings, "\n"))
 	}
 	b.logf("the checker found what was planted, by kcat and by the console consumer: %s", strings.Join(l.findings, "; "))
 }
 
 func (t *tally) add(o tally) {
-	t.in, t.scored, t.dead, t.tombstones = t.in+o.in, t.scored+o.scored, t.dead+o.dead, t.tombstones+o.tombstones
+	t.in, t.scored, t.dead, t.tombstones, t.gone = t.in+o.in, t.scored+o.scored, t.dead+o.dead, t.tombstones+o.tombstones, t.gone+o.gone
 	t.lost, t.doubled, t.reordered, t.foreign = t.lost+o.lost, t.doubled+o.doubled, t.reordered+o.reordered, t.foreign+o.foreign
 }

@@ -35,6 +35,7 @@ var kinds = []kind{
 	{name: "scorer killed, back after its session", times: 1, do: scorerKilledForLong},
 	{name: "scorer frozen for less than its session", open: true, times: 2, do: func(ctx context.Context, b *bed) error { return scorerFrozen(ctx, b, session/4) }},
 	{name: "scorer frozen past session and transaction", open: true, times: 1, do: func(ctx context.Context, b *bed) error { return scorerFrozen(ctx, b, session+3*time.Second) }},
+	{name: "scorer starved", open: true, times: 1, do: scorerStarved},
 	{name: "scorers bounced clean", times: 1, do: scorersBounced},
 	{name: "all scorers killed", times: 1, do: scorersKilled},
 	{name: "two scorers, one transactional id", open: true, times: 1, mayEnd: true, do: sameName},
@@ -54,6 +55,9 @@ var kinds = []kind{
 	{name: "network half-open, answers lost", open: true, times: 1, do: func(ctx context.Context, b *bed) error { return halfOpen(ctx, b, "downstream") }},
 	{name: "network half-open, requests lost", open: true, times: 1, do: func(ctx context.Context, b *bed) error { return halfOpen(ctx, b, "upstream") }},
 	{name: "partition added", open: true, times: 1, do: partitionAdded},
+	{name: "disk of a broker full", open: true, times: 1, do: diskFull},
+	{name: "records deleted before they are read", open: true, times: 1, do: truncated},
+	{name: "certificate expired", open: true, times: 1, do: certificateExpired},
 	{name: "poison records", times: 2, do: poisoned},
 	{name: "input transaction aborted", times: 2, do: inputAborted},
 }
@@ -90,8 +94,25 @@ func scorerFrozen(ctx context.Context, b *bed, d time.Duration) error {
 	return errors.Join(wait(ctx, d), signal(b.scorers[i], syscall.SIGCONT))
 }
 
-// scorersBounced is a rolling restart.
+// scorerStarved: a scorer gets so little processor time that it scores slower than records come, and may miss its session.
+func scorerStarved(ctx context.Context, b *bed) error {
+	i := b.anyScorer()
+	if err := b.strike(ctx, "scorer %d runs for some milliseconds in a second", i); err != nil {
+		return err
+	}
+	var err error
+	for until := time.Now().Add(session + 2*time.Second); err == nil && time.Now().Before(until); {
+		err = errors.Join(signal(b.scorers[i], syscall.SIGSTOP), wait(ctx, time.Duration(200+b.rng.IntN(1500))*time.Millisecond),
+			signal(b.scorers[i], syscall.SIGCONT), wait(ctx, time.Duration(10+b.rng.IntN(40))*time.Millisecond))
+	}
+	return err
+}
+
+// scorersBounced is a rolling restart as an orchestrator makes it: the next goes when the one before is back.
 func scorersBounced(ctx context.Context, b *bed) error {
+	if err := b.gathered(ctx); err != nil {
+		return err
+	}
 	if err := b.strike(ctx, "SIGTERM of each scorer in turn"); err != nil {
 		return err
 	}
@@ -103,8 +124,18 @@ func scorersBounced(ctx context.Context, b *bed) error {
 			return err
 		}
 		b.source.write(ctx, 400, b.source.reading)
+		if err := b.scored(ctx); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// scored returns when every record that is written now has its result: every partition is read.
+func (b *bed) scored(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
+	defer cancel()
+	return b.source.upTo(ctx)
 }
 
 func scorersKilled(ctx context.Context, b *bed) error {

@@ -31,7 +31,7 @@ type output struct {
 
 // tally counts what became of records.
 type tally struct {
-	in, scored, dead, tombstones, lost, doubled, reordered, foreign int
+	in, scored, dead, tombstones, gone, lost, doubled, reordered, foreign int
 }
 
 func (t tally) wrong() int { return t.lost + t.doubled + t.reordered + t.foreign }
@@ -43,13 +43,16 @@ type ledger struct {
 	out  map[place]bool
 	last map[string]int64 // highest input offset that a partition of an output topic has reached
 
+	low  map[int32]int64 // of the input: what lies below was deleted
+	gone map[place]bool  // deleted, and without a result
+
 	open     []place // of the input, since the last close
 	now      tally   // since the last close
 	findings []string
 }
 
 func newLedger() *ledger {
-	return &ledger{in: map[place]entry{}, out: map[place]bool{}, last: map[string]int64{}}
+	return &ledger{in: map[place]entry{}, out: map[place]bool{}, last: map[string]int64{}, low: map[int32]int64{}, gone: map[place]bool{}}
 }
 
 func (l *ledger) find(format string, args ...any) {
@@ -76,6 +79,10 @@ func (l *ledger) wrote(o output, dead bool) {
 		l.now.foreign++
 		l.find("%s says it is about %d/%d but differs from it: %+v, the input %+v", where, o.about.partition, o.about.offset, o.entry, in)
 		return
+	case l.gone[o.about]:
+		l.now.foreign++
+		l.find("%s is about %d/%d, which was deleted and had no result for long", where, o.about.partition, o.about.offset)
+		return
 	case l.out[o.about]:
 		l.now.doubled++
 		l.find("%s: %d/%d has an output already", where, o.about.partition, o.about.offset)
@@ -96,12 +103,33 @@ func (l *ledger) wrote(o output, dead bool) {
 	l.last[lane] = max(last, o.about.offset)
 }
 
+// deleted: the records of a partition of the input below an offset were deleted, and may be without a result. The ledger has been
+// told of them.
+func (l *ledger) deleted(partition int32, below int64) {
+	l.low[partition] = max(l.low[partition], below)
+}
+
+// remember gives another ledger the deleted records, which can be read no more.
+func (l *ledger) remember(other *ledger) {
+	for at, e := range l.in {
+		if at.offset < l.low[at.partition] {
+			other.read(at, e)
+		}
+	}
+	for p, low := range l.low {
+		other.deleted(p, low)
+	}
+}
+
 // close ends a period at whose end every record must have its output.
 func (l *ledger) close() tally {
 	for _, at := range l.open {
 		switch {
 		case l.in[at].null:
 			l.now.tombstones++
+		case !l.out[at] && at.offset < l.low[at.partition]:
+			l.now.gone++
+			l.gone[at] = true
 		case !l.out[at]:
 			l.now.lost++
 			l.find("%d/%d is lost", at.partition, at.offset)
@@ -168,5 +196,37 @@ func TestLedger(t *testing.T) {
 				t.Errorf("the next period begins with %+v", again)
 			}
 		})
+	}
+}
+
+// A deleted record needs no result, may have one, and must not get one after it counted as gone.
+func TestLedgerOfDeletedRecords(t *testing.T) {
+	l := newLedger()
+	for offset := range int64(6) {
+		l.read(place{0, offset}, entry{key: "k"})
+	}
+	wrote := func(offset int64) {
+		l.wrote(output{topic: "scores", about: place{0, offset}, entry: entry{key: "k"}}, false)
+	}
+	wrote(0)
+	wrote(5)
+	l.deleted(0, 4)
+	if got, want := l.close(), (tally{in: 6, scored: 2, gone: 3, lost: 1}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	wrote(3)
+	if got, want := l.close(), (tally{foreign: 1}); got != want {
+		t.Errorf("afterwards %+v, want %+v", got, want)
+	}
+	whole := newLedger()
+	l.remember(whole)
+	for offset := int64(4); offset < 6; offset++ {
+		whole.read(place{0, offset}, entry{key: "k"})
+	}
+	for _, offset := range []int64{0, 4, 5} {
+		whole.wrote(output{topic: "scores", about: place{0, offset}, entry: entry{key: "k"}}, false)
+	}
+	if got, want := whole.close(), (tally{in: 6, scored: 3, gone: 3}); got != want {
+		t.Errorf("read again %+v, want %+v", got, want)
 	}
 }

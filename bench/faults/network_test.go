@@ -4,8 +4,10 @@ package faults
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"strings"
+	"sync/atomic"
 
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
 	"github.com/rs/zerolog"
@@ -15,6 +17,8 @@ import (
 type network struct {
 	server *toxiproxy.ApiServer // holds what proxies share; it listens to nothing
 	ways   []*toxiproxy.Proxy   // to each broker, from 0
+	fronts []*front             // behind each way
+	show   atomic.Pointer[tls.Certificate]
 }
 
 func newNetwork() *network {
@@ -23,7 +27,12 @@ func newNetwork() *network {
 
 // to makes the way to a broker.
 func (n *network) to(broker string) (string, error) {
-	p := toxiproxy.NewProxy(n.server, fmt.Sprint("broker-", len(n.ways)+1), "127.0.0.1:0", broker)
+	f, err := startFront(broker, &n.show)
+	if err != nil {
+		return "", err
+	}
+	n.fronts = append(n.fronts, f)
+	p := toxiproxy.NewProxy(n.server, fmt.Sprint("broker-", len(n.ways)+1), "127.0.0.1:0", f.listener.Addr().String())
 	if err := p.Start(); err != nil {
 		return "", err
 	}
@@ -34,6 +43,9 @@ func (n *network) to(broker string) (string, error) {
 func (n *network) close() {
 	for _, p := range n.ways {
 		p.Stop()
+	}
+	for _, f := range n.fronts {
+		f.close()
 	}
 }
 

@@ -206,6 +206,42 @@ func (s *source) settled(ctx context.Context) error {
 	}
 }
 
+// forget: records of a partition below an offset were deleted, and need have no result. Nothing is waiting to be acknowledged.
+func (s *source) forget(partition int32, below int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for at := range s.acked {
+		if at.partition == partition && at.offset < below {
+			delete(s.acked, at)
+		}
+	}
+	s.notify()
+}
+
+// upTo returns when what was acknowledged before now has its result; more may be on its way.
+func (s *source) upTo(ctx context.Context) error {
+	now := time.Now()
+	return until(ctx, "what was written has its results", func() (bool, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, acked := range s.acked {
+			if acked.Before(now) {
+				return false, s.failed
+			}
+		}
+		return true, s.failed
+	})
+}
+
+// written returns when all that was written is acknowledged.
+func (s *source) written(ctx context.Context) error {
+	return until(ctx, "all is acknowledged", func() (bool, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.waiting == 0, s.failed
+	})
+}
+
 // pause gives the longest time that a record waited for its result, and begins anew.
 func (s *source) pause() time.Duration {
 	s.mu.Lock()

@@ -36,6 +36,7 @@ type Process struct {
 	done  chan struct{}
 	err   error // once done is closed
 	stop  sync.Once
+	began time.Time
 }
 
 // Start runs a program. It is told to end when ctx ends.
@@ -62,6 +63,7 @@ func Start(ctx context.Context, o Options, program string, args ...string) (*Pro
 		// The kernel ends the child when the thread that made it ends, so the thread is kept for as long as the child.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
+		p.began = time.Now()
 		err := p.cmd.Start()
 		started <- err
 		if err == nil {
@@ -152,6 +154,23 @@ func (p *Process) CPU() (time.Duration, error) {
 		n += time.Duration(v) * tick
 	}
 	return n, nil
+}
+
+// Resident is the memory that the process has in use, bytes, and the time since it was started; zero once it has ended.
+func (p *Process) Resident() (bytes int64, age time.Duration) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.PID()))
+	if err != nil {
+		return 0, 0
+	}
+	f := strings.Fields(string(text))
+	if len(f) < 2 {
+		return 0, 0
+	}
+	pages, err := strconv.ParseInt(f[1], 10, 64)
+	if err != nil {
+		return 0, 0
+	}
+	return pages * int64(os.Getpagesize()), time.Since(p.began)
 }
 
 // tail keeps the last bytes that were written.
