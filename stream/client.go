@@ -115,6 +115,7 @@ type Client struct {
 
 	told sync.Map // topic → when a broker said that it is there (time.Time)
 
+	closing   sync.WaitGroup // consumers that have given all they had
 	closeOnce sync.Once
 }
 
@@ -205,6 +206,7 @@ func (c *Client) abandon(ctx context.Context) {
 // Close ends the client. Readers and producers made from it are closed by their owners, before.
 func (c *Client) Close() {
 	c.closeOnce.Do(func() {
+		c.closing.Wait() // at most closeTime each, all at once
 		c.admin.Close()
 		c.base.Close()
 		c.fold.close()

@@ -174,7 +174,6 @@ func (h *History) Close() {
 		for b := range h.out { // until the readers have seen it and ended
 			b.Release()
 		}
-		giveBack()
 	})
 }
 
@@ -211,9 +210,7 @@ func (r *rangeReader) positions(parts []*part) []kafka.TopicPartition {
 func (r *rangeReader) run(ctx context.Context) {
 	defer func() {
 		r.in.close()
-		if err := closeConsumer(r.k, 5*time.Second); err != nil {
-			r.h.c.log.Warn("history reader", "topic", r.h.topic, "err", err)
-		}
+		r.h.c.retire(r.k, giveBack)
 	}()
 	now := time.Now()
 	for _, p := range r.parts {

@@ -192,7 +192,7 @@ func (c *Client) Committed(ctx context.Context, group string, topics []string) (
 	if err != nil {
 		return nil, err
 	}
-	defer closeConsumer(k, askerClose)
+	defer c.retire(k, nil)
 	return c.committed(ctx, k, group, ask)
 }
 
@@ -201,10 +201,8 @@ func (c *Client) asker(group string) (*kafka.Consumer, error) {
 	return c.consumer(map[string]any{"group.id": group}, "500", nil)
 }
 
-const (
-	askerClose   = 2 * time.Second // bounds the end of an asker, of which nothing is wanted any more
-	committedTry = time.Second     // how long one question may take, as it does not heed a context
-)
+// committedTry is how long one question may take, as it does not heed a context.
+const committedTry = time.Second
 
 // committed asks by k, which is a consumer of the group and reads committed records, so that offsets of open transactions are waited for.
 //
@@ -289,7 +287,7 @@ func (c *Client) alterOffsets(ctx context.Context, group string, set []kafka.Top
 	if err != nil {
 		return r, err
 	}
-	defer closeConsumer(k, askerClose)
+	defer c.retire(k, nil)
 	admin, err := kafka.NewAdminClientFromConsumer(k) // needs no end of its own
 	if err != nil {
 		return r, err

@@ -475,12 +475,25 @@ func (c *Client) Transactor(ctx context.Context, id string, timeout time.Duratio
 	}
 	go p.hear(logs)
 	t := &Transactor{p: p, id: id, timeout: timeout}
+	p.meet(ctx)
 	if err := t.retry(ctx, p.p.InitTransactions); err != nil {
 		t.Close()
 		return nil, t.explain("transactions could not be initialised", err)
 	}
 	t.breaks = p.breaks.Load()
 	return t, nil
+}
+
+// meet waits until a broker that has a number is connected: librdkafka leaves the bootstrap address as soon as it has been told of the
+// brokers, and where that comes between two steps of InitTransactions, it connects to the next one 500 ms later (2.11.1: in 10 of 30
+// producers). Without an answer it gives up; InitTransactions then says why.
+func (p *Producer) meet(ctx context.Context) {
+	for range 5 {
+		m, err := p.p.GetMetadata(nil, false, 500)
+		if err != nil || m.OriginatingBroker.ID >= 0 || ctx.Err() != nil {
+			return
+		}
+	}
 }
 
 // hear counts connections that broke, by librdkafka's log, and passes that on. It ends with the producer.

@@ -268,3 +268,18 @@ func TestTransactorCommitIsRetriedUntilKnown_Case2_04(t *testing.T) {
 		t.Fatal("abort without a transaction:", err)
 	}
 }
+
+// A producer is led past the bootstrap address before its transactions are initialised: librdkafka may wait 500 ms there.
+func TestTransactorMeetsABroker(t *testing.T) {
+	t.Parallel()
+	c, _ := broker(t)
+	p, err := c.producer(ProducerOptions{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.p.Close()
+	p.meet(ctxOf(t))
+	if m, err := p.p.GetMetadata(nil, false, 10_000); err != nil || m.OriginatingBroker.ID < 0 {
+		t.Fatal(m, err)
+	}
+}

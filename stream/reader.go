@@ -88,6 +88,23 @@ func closeConsumer(k *kafka.Consumer, limit time.Duration) error {
 	}
 }
 
+// closeTime is how long the end of a consumer that has been read to its end may take.
+const closeTime = 5 * time.Second
+
+// retire closes k, behind, and then does what is left to do. The Go client's Close waits for two threads of its own that look each
+// 100 ms whether they are to end: most of the time of a short read, and of a publication, which reads the model topic first. Close of the
+// client waits for it.
+func (c *Client) retire(k *kafka.Consumer, then func()) {
+	c.closing.Go(func() {
+		if err := closeConsumer(k, closeTime); err != nil {
+			c.log.Warn("a reader was left behind", "err", err)
+		}
+		if then != nil {
+			then()
+		}
+	})
+}
+
 var recordPool = sync.Pool{New: func() any { s := make([]Record, 0, 1024); return &s }}
 
 // newBatch takes a slice of records from the pool.
