@@ -97,7 +97,7 @@ const closeTime = 5 * time.Second
 func (c *Client) retire(k *kafka.Consumer, then func()) {
 	c.closing.Go(func() {
 		if err := closeConsumer(k, closeTime); err != nil {
-			c.log.Warn("a reader was left behind", "err", err)
+			c.log.Warn("history reader", "err", err)
 		}
 		if then != nil {
 			then()
