@@ -56,7 +56,7 @@ func latencySuite(ctx context.Context, r *run) error {
 		b.passThrough(callsName, "calls", true), b.passThrough(batchesName, "batches", true)); err != nil {
 		return err
 	}
-	if _, err := b.latency(ctx, "at least once, each as it comes: settings are compared, not engines", wiring{asItIs: true}, 1,
+	if _, err := b.latency(ctx, "at least once, all else as it comes: settings are compared, not engines", wiring{asItIs: true}, 1,
 		b.lapwing(Ours, plainNet, false), b.python(ctx, plainNet, false), b.streams(plainNet, false)); err != nil {
 		return err
 	}

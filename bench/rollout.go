@@ -39,7 +39,7 @@ func (b *bed) rollout(ctx context.Context, r *run) error {
 		if err != nil {
 			return err
 		}
-		kase := fmt.Sprintf("a model of %d kB to %d copies that score %d records/s: %s, %s", (len(data)+500)/1000, copies, rate, b.kind, cores())
+		kase := fmt.Sprintf("a model of %d kB to %d copies that score %d records/s, at least once: %s, %s", (len(data)+500)/1000, copies, rate, b.kind, cores())
 		fmt.Fprintf(r.Log, "swap, %s\n", kase)
 		took, err := b.rolledOut(ctx, m.name, m.hidden)
 		if err != nil {

@@ -80,7 +80,7 @@ func swapSuite(ctx context.Context, r *run) error {
 		}
 	}
 	const still = "lapwing, no swaps"
-	kase := fmt.Sprintf("latency at %d records/s, 10 swaps a second: %s, %s", rate, b.kind, cores())
+	kase := fmt.Sprintf("latency at %d records/s, at least once, 10 swaps a second: %s, %s", rate, b.kind, cores())
 	m, err := r.measure(ctx, cell{suite: "swap", kase: kase, warmed: true}, latencyMetrics(),
 		subject{name: Ours, once: once(swapping)}, subject{name: still, role: Limit, once: once(nil)})
 	if err != nil {

@@ -203,7 +203,7 @@ func (f *Follower) run(ctx context.Context) {
 // read follows the topic until something fails. What is known stays: a live model goes on being served.
 func (f *Follower) read(ctx context.Context) error {
 	if _, err := f.registry.log.Partitions(ctx, f.registry.o.Topic); err != nil {
-		return err
+		return stream.Lacks(f.registry.log.Brokers(), err, stream.Right{Kind: "topic", Name: f.registry.o.Topic, Operations: []string{"READ"}})
 	}
 	tail, err := f.registry.tails.Tail(ctx, []string{f.registry.o.Topic}, stream.TailOptions{Start: "earliest", Committed: true})
 	if err != nil {

@@ -129,6 +129,7 @@ func (r *Registry) transact(ctx context.Context, name string, timeout time.Durat
 func (r *Registry) transactOnce(ctx context.Context, name string, timeout time.Duration, decide func(*index) ([]stream.Record, error)) error {
 	t, err := r.transactor(ctx, "lapwing-models-"+name, timeout)
 	if err != nil {
+		err = stream.Lacks(r.log.Brokers(), err, stream.Right{Kind: "transactional-id", Name: "lapwing-models-", Prefix: true, Operations: []string{"WRITE"}})
 		return fmt.Errorf("opening the transaction that publishes model %s: %w", name, err)
 	}
 	defer t.Close()

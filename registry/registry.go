@@ -101,7 +101,7 @@ func (r *Registry) EnsureTopic(ctx context.Context) error {
 func (r *Registry) Check(ctx context.Context) error {
 	n, err := r.log.Partitions(ctx, r.o.Topic)
 	if err != nil {
-		return err
+		return stream.Lacks(r.log.Brokers(), err, stream.Right{Kind: "topic", Name: r.o.Topic, Operations: []string{"READ"}})
 	}
 	if n != 1 {
 		return &topicError{
@@ -110,6 +110,9 @@ func (r *Registry) Check(ctx context.Context) error {
 		}
 	}
 	config, err := r.log.TopicConfig(ctx, r.o.Topic)
+	if stream.NotAllowed(err) {
+		return nil // no right to look is no fault
+	}
 	if err != nil {
 		return err
 	}

@@ -30,18 +30,43 @@ type bed struct {
 	log      *logBook
 	engine   kernels.Engine // of servers made from now on
 
-	committed bool // read only records of committed transactions
+	delivery   string // of servers made from now on; default the program's
+	everything bool   // read also what was taken back, or is not committed yet
 }
 
 func newBed(t *testing.T) *bed {
 	t.Helper()
 	t.Parallel() // most of a test's time is spent waiting for rebalances and transactions
+	return embeddedBed(t)
+}
+
+func embeddedBed(t *testing.T) *bed {
+	t.Helper()
 	broker, err := stream.Embed(stream.EmbeddedOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { broker.Close() })
 	return bedAt(t, broker.Addr())
+}
+
+// eachDelivery runs a test of what both deliveries promise.
+func eachDelivery(t *testing.T, run func(t *testing.T, b *bed)) {
+	deliveries(t, func(t *testing.T, delivery string) {
+		b := embeddedBed(t)
+		b.delivery = delivery
+		run(t, b)
+	})
+}
+
+func deliveries(t *testing.T, run func(t *testing.T, delivery string)) {
+	t.Parallel()
+	for _, delivery := range []string{ExactlyOnce, AtLeastOnce} {
+		t.Run(delivery, func(t *testing.T) {
+			t.Parallel()
+			run(t, delivery)
+		})
+	}
 }
 
 func bedAt(t *testing.T, addr string) *bed {
@@ -147,9 +172,9 @@ func (b *bed) read(topic string) []*kgo.Record {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.t.Context(), time.Minute)
 	defer cancel()
-	level := kgo.ReadUncommitted()
-	if b.committed {
-		level = kgo.ReadCommitted()
+	level := kgo.ReadCommitted()
+	if b.everything {
+		level = kgo.ReadUncommitted()
 	}
 	c, err := kgo.NewClient(kgo.SeedBrokers(b.addr), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.KeepControlRecords(), kgo.FetchIsolationLevel(level))
 	if err != nil {
@@ -288,6 +313,9 @@ func (b *bed) server(o Options) *Server {
 	b.t.Helper()
 	client := b.connect()
 	defaulted(&o.RetryMin, 20*time.Millisecond)
+	if b.delivery != "" {
+		defaulted(&o.Delivery, b.delivery)
+	}
 	s, err := New(Deps{
 		Client: client, Registry: registry.Open(client, registry.Options{Log: slog.New(b.log)}),
 		Engine: b.engine, Log: slog.New(b.log),

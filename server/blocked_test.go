@@ -13,8 +13,9 @@ import (
 // Cases 2.15 and 8.08: the broker's disk is full, so it refuses what is written while input goes on as usual. The stream
 // waits, stays in its group, says since when it is blocked, and goes on by itself when the disk has room again: nothing is
 // lost, and at most the documented repeats come.
-func TestOutputBlocked(t *testing.T) {
-	t.Parallel()
+func TestOutputBlocked(t *testing.T) { deliveries(t, outputBlocked) }
+
+func outputBlocked(t *testing.T, delivery string) {
 	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SleepOutOfOrder())
 	if err != nil {
 		t.Fatal(err)
@@ -24,6 +25,7 @@ func TestOutputBlocked(t *testing.T) {
 	b.topic("cars", 2)
 	b.publish("cars", testModel(t, plainSpec, 1, 5), "live")
 	b.produce(b.events("cars", 2, 0, 100)...)
+	b.delivery = delivery
 	s := b.serve(oneStream("cars"))
 	s.settled(100)
 
@@ -71,7 +73,9 @@ func TestScoresGoOnWhileACommitWaits(t *testing.T) {
 	b.topic("cars", 2)
 	b.publish("cars", testModel(t, plainSpec, 1, 5), "live")
 	b.produce(b.events("cars", 2, 0, 10)...)
-	s := b.serve(oneStream("cars"))
+	o := oneStream("cars")
+	o.Delivery = AtLeastOnce // a transaction holds its records until it is committed
+	s := b.serve(o)
 	s.settled(10)
 
 	held, release := make(chan struct{}), make(chan struct{})

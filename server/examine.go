@@ -100,7 +100,7 @@ func (x *examination) broker(ctx context.Context) {
 	}
 	x.say("broker", Fine, where, "", "reachable, %s, %s, cluster id %s", count(x.cluster.Brokers, "broker"), version, x.cluster.ID)
 	if x.cluster.Rights == nil {
-		x.say("rights", Note, where, "", "the broker does not say what this client may do; missing rights would show when they are needed")
+		x.say("rights", Note, where, "", "the broker does not say what this client may do with the cluster: it has no right to DESCRIBE it, or rights are not kept")
 	}
 }
 
@@ -120,16 +120,7 @@ func (x *examination) alter(topic, setting string) string {
 
 // grant is the line that gives a right.
 func (x *examination) grant(kind, name string, operations ...string) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "kafka-acls.sh --bootstrap-server %s --add --allow-principal User:NAME", x.deps.Client.Brokers())
-	for _, o := range operations {
-		b.WriteString(" --operation " + strings.ToLower(o))
-	}
-	b.WriteString(" --" + kind)
-	if name != "" {
-		b.WriteString(" " + name)
-	}
-	return b.String()
+	return stream.Right{Kind: kind, Name: name, Operations: operations}.Grant(x.deps.Client.Brokers())
 }
 
 // need reports the rights on a topic that are missing.
@@ -143,6 +134,15 @@ func (x *examination) need(t stream.TopicState, operations ...string) {
 	if len(missing) > 0 {
 		x.say("rights", Failure, "topic "+t.Name, x.grant("topic", t.Name, missing...), "this client may not %s it", strings.Join(missing, ", "))
 	}
+}
+
+// hidden reports a topic that the broker does not show for want of any right on it; false where that is not the reason.
+func (x *examination) hidden(topic string, err error, operations ...string) bool {
+	if !stream.NotAllowed(err) {
+		return false
+	}
+	x.say("rights", Failure, "topic "+topic, x.grant("topic", topic, operations...), "this client may not %s it, so the broker does not say whether it exists", strings.Join(operations, ", "))
+	return true
 }
 
 // alive reports what keeps a topic from being read or written at all.
@@ -173,7 +173,9 @@ func (x *examination) inputs(ctx context.Context, s *StreamOptions) (topics []st
 		where := "topic " + topic
 		t, err := x.deps.Client.Describe(ctx, topic)
 		if err != nil {
-			x.fail("topic", where, err)
+			if !x.hidden(topic, err, "READ") {
+				x.fail("topic", where, err)
+			}
 			missing = true
 			continue
 		}
@@ -243,31 +245,30 @@ func (x *examination) outputs(ctx context.Context, s *StreamOptions, inputs []st
 		where := "topic " + spec.Name
 		t, err := x.deps.Client.Describe(ctx, spec.Name)
 		switch {
-		case errors.Is(err, stream.ErrNoTopic) && x.cluster.Rights.Allows("CREATE"):
+		case errors.Is(err, stream.ErrNoTopic) && stream.NotAllowed(x.deps.Client.MayCreate(ctx, spec)):
+			x.say("rights", Failure, where, r.createCommand(spec), "does not exist, and this client may not CREATE it")
+			continue
+		case errors.Is(err, stream.ErrNoTopic):
 			x.say("topic", Note, where, "", "does not exist yet; serve makes it, with %s", count(partitions, "partition"))
 			x.toBeMade(r, spec)
 			continue
-		case errors.Is(err, stream.ErrNoTopic):
-			x.say("rights", Failure, where, r.createCommand(spec), "does not exist, and this client may not make it")
-			continue
 		case err != nil:
-			x.fail("topic", where, err)
+			if !x.hidden(spec.Name, err, r.operations(spec.Name)...) {
+				x.fail("topic", where, err)
+			}
 			continue
 		}
 		topics = append(topics, t)
 		x.say("topic", Fine, where, "", "output, %s", count(t.Partitions, "partition"))
+		x.need(t, append(r.operations(spec.Name), "DESCRIBE")...)
 		if spec.Name == s.Alerts {
-			x.need(t, "READ", "WRITE", "DESCRIBE")
 			if policy := t.Config["cleanup.policy"]; policy != "" && !strings.Contains(policy, "compact") {
 				x.say("topic", Warning, where, x.alter(spec.Name, "cleanup.policy=[compact,delete]"),
 					"cleanup.policy is %s: raised alerts older than the retention are forgotten at a restart", policy)
 			}
-		} else {
-			x.need(t, "WRITE", "DESCRIBE")
-			if policy := t.Config["cleanup.policy"]; strings.Contains(policy, "compact") {
-				x.say("topic", Failure, where, x.alter(spec.Name, "cleanup.policy=delete"),
-					"cleanup.policy is %s: the broker keeps only the last record of each key, and refuses those without one", policy)
-			}
+		} else if policy := t.Config["cleanup.policy"]; strings.Contains(policy, "compact") {
+			x.say("topic", Failure, where, x.alter(spec.Name, "cleanup.policy=delete"),
+				"cleanup.policy is %s: the broker keeps only the last record of each key, and refuses those without one", policy)
 		}
 		x.alive(t, true)
 		x.kept("topic", t, "its records")
@@ -328,8 +329,8 @@ func (x *examination) transactions(ctx context.Context, s *StreamOptions) {
 	defer cancel()
 	if err := x.deps.Client.TryTransactions(ctx, s.probeID(), x.o.TransactionTimeout); err != nil {
 		if stream.NoTransactionRight(err) {
-			x.say("rights", Failure, where, x.grant("transactional-id", s.group()+"- --resource-pattern-type prefixed", "WRITE", "DESCRIBE"),
-				"this client may not use the stream's transactional ids, which exactly_once needs")
+			x.say("rights", Failure, where, s.transactions().Grant(x.deps.Client.Brokers()),
+				"this client may not use the stream's transactional ids, which exactly_once needs and at_least_once does not")
 			return
 		}
 		x.fail("transactions", where, err)
@@ -372,7 +373,7 @@ func (x *examination) group(ctx context.Context, s *StreamOptions) {
 	}
 	topics := slices.DeleteFunc(slices.Clone(s.Topics), func(t string) bool {
 		_, err := x.deps.Client.Partitions(ctx, t)
-		return errors.Is(err, stream.ErrNoTopic) // said with the topic
+		return errors.Is(err, stream.ErrNoTopic) || stream.NotAllowed(err) // said with the topic
 	})
 	committed, err := x.deps.Client.Committed(ctx, group, topics)
 	if err != nil {
@@ -418,7 +419,9 @@ func (x *examination) modelTopic(ctx context.Context) []registry.Entry {
 		return nil
 	}
 	if err != nil {
-		x.fail("models", where, err)
+		if !x.hidden(name, err, "READ") {
+			x.fail("models", where, err)
+		}
 		return nil
 	}
 	x.need(t, "READ", "DESCRIBE")

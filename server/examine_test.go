@@ -161,7 +161,7 @@ func TestExamineRights(t *testing.T) {
 		{"no write of the scores", without("cars.scores", write), "error rights topic cars.scores: this client may not WRITE it"},
 		{"no read of the group", without("lapwing.cars.scores", read), "error rights group lapwing.cars.scores: this client may not READ the group"},
 		{"no read of the models", without("lapwing.models", read), "error rights topic lapwing.models: this client may not READ it"},
-		{"no transactions", without("lapwing.cars.scores-", write), "error rights transactional.id lapwing.cars.scores-check: this client may not use the stream's transactional ids, which exactly_once needs; " +
+		{"no transactions", without("lapwing.cars.scores-", write), "error rights transactional.id lapwing.cars.scores-check: this client may not use the stream's transactional ids, which exactly_once needs and at_least_once does not; " +
 			"next: kafka-acls.sh"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -156,9 +156,11 @@ func TestProbesWhileBrokerIsFrozen_Case8_15(t *testing.T) {
 
 // TestBrokerOutage: a broker that goes and one that falls silent are told once, make the stream not ready, and need no
 // hand when they are back.
-func TestBrokerOutage(t *testing.T) {
-	t.Parallel()
+func TestBrokerOutage(t *testing.T) { deliveries(t, brokerOutage) }
+
+func brokerOutage(t *testing.T, delivery string) {
 	outage := func(t *testing.T, b *bed, away, back func()) {
+		b.delivery = delivery
 		b.topic("cars", 2)
 		b.publish("cars", testModel(t, plainSpec, 1, 5), "live")
 		s := b.serve(oneStream("cars"))

@@ -25,7 +25,7 @@ type Options struct {
 	MaxBatch           int           // records scored together, at most; default 4096
 	Queue              int           // records read and not yet produced, at most; default 65536
 	MaxInFlight        int           // batches on their way from input to output, at most; default 4
-	Delivery           string        // at_least_once or exactly_once; default at_least_once
+	Delivery           string        // exactly_once or at_least_once; default exactly_once
 	CommitInterval     time.Duration // time from a produced record to its commit; default 100ms
 	CommitRecords      int           // records after which a commit comes before that; default 65536
 	TransactionTimeout time.Duration // the broker aborts a transaction that is open for longer; default 10s
@@ -83,7 +83,7 @@ func (o Options) withDefaults() Options {
 	defaulted(&o.MaxBatch, 4096)
 	defaulted(&o.Queue, 65536)
 	defaulted(&o.MaxInFlight, 4)
-	defaulted(&o.Delivery, AtLeastOnce)
+	defaulted(&o.Delivery, ExactlyOnce)
 	defaulted(&o.CommitInterval, 100*time.Millisecond)
 	defaulted(&o.CommitRecords, 65536)
 	defaulted(&o.TransactionTimeout, 10*time.Second)
@@ -147,7 +147,7 @@ func (o Options) Validate() error {
 		}
 	}
 	if o.Delivery != AtLeastOnce && o.Delivery != ExactlyOnce {
-		bad("delivery %q is not one of %s, %s", o.Delivery, AtLeastOnce, ExactlyOnce)
+		bad("delivery %q is not one of %s, %s", o.Delivery, ExactlyOnce, AtLeastOnce)
 	}
 	if o.CommitRecords < 1 {
 		bad("commit_records %d is below 1", o.CommitRecords)

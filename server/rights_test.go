@@ -1,9 +1,11 @@
 package server
 
 import (
+	"context"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -75,5 +77,59 @@ func TestOutputsWithoutTheRight(t *testing.T) {
 	s.stop()
 	if d := b.audit([]string{"cars"}, "cars.scores", "cars.dlq"); len(d) > 0 {
 		t.Errorf("%d records came more than once", len(d))
+	}
+}
+
+// TestStartWithoutTransactions: by default serve needs them, and says what is missing and how to do without: what is promised is
+// never less than what was asked for. With at_least_once the same broker serves.
+func TestStartWithoutTransactions(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		deny func(*kfake.Cluster)
+		want []string
+	}{
+		{"no right", func(k *kfake.Cluster) {
+			k.ControlKey(int16(kmsg.InitProducerID), func(req kmsg.Request) (kmsg.Response, error, bool) {
+				k.KeepControl()
+				if req.(*kmsg.InitProducerIDRequest).TransactionalID == nil {
+					return nil, nil, false
+				}
+				resp := req.ResponseKind().(*kmsg.InitProducerIDResponse)
+				resp.ErrorCode = kerr.TransactionalIDAuthorizationFailed.Code
+				return resp, nil, true
+			})
+		}, []string{"this client may not WRITE transactional-id lapwing.cars.scores-*", "--operation write --transactional-id lapwing.cars.scores- --resource-pattern-type prefixed; or serve with --delivery at_least_once"}},
+		{"no log", func(k *kfake.Cluster) {
+			k.ControlKey(int16(kmsg.FindCoordinator), func(req kmsg.Request) (kmsg.Response, error, bool) {
+				k.KeepControl()
+				if q := req.(*kmsg.FindCoordinatorRequest); q.CoordinatorType != 1 {
+					return nil, nil, false
+				}
+				resp := req.ResponseKind().(*kmsg.FindCoordinatorResponse)
+				resp.ErrorCode = kerr.CoordinatorNotAvailable.Code
+				return resp, nil, true
+			})
+		}, []string{"the brokers have no transaction log", "transaction.state.log.replication.factor", "; or serve with --delivery at_least_once"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b, broker := fakeBed(t)
+			b.topic("cars", 2)
+			b.publish("cars", testModel(t, plainSpec, 1, 5), "live")
+			b.produce(b.events("cars", 2, 0, 10)...)
+			c.deny(broker)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			err := b.server(oneStream("cars")).Run(ctx)
+			for _, want := range c.want {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Fatalf("got %v; want %q", err, want)
+				}
+			}
+			b.delivery = AtLeastOnce
+			s := b.serve(oneStream("cars"))
+			s.settled(10)
+			s.stop()
+		})
 	}
 }

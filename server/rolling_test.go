@@ -221,8 +221,9 @@ func TestRollingOverSwaps(t *testing.T) {
 }
 
 // Partitions that move to another member and back begin with what the log holds, not with what was left behind.
-func TestRollingOverRebalances(t *testing.T) {
-	b := newBed(t)
+func TestRollingOverRebalances(t *testing.T) { eachDelivery(t, rollingOverRebalances) }
+
+func rollingOverRebalances(t *testing.T, b *bed) {
 	b.topic("cars", 4)
 	b.publish("cars", testModel(t, rollingSpec(4), 1, 30), "live")
 	o := Options{Streams: []StreamOptions{outputs("moved")}, MaxBatch: 64}

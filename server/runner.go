@@ -84,6 +84,11 @@ func (r *runner) exact() bool { return r.server.Delivery == ExactlyOnce }
 // waits for a dead member's session to end before anybody gets its partitions, and that takes longer than its transaction lasts.
 func (r *runner) transactionalID() string { return r.o.group() + "-" + r.member }
 
+// transactions is the right on the ids of all copies, and on probeID.
+func (s *StreamOptions) transactions() stream.Right {
+	return stream.Right{Kind: "transactional-id", Name: s.group() + "-", Prefix: true, Operations: []string{"WRITE"}}
+}
+
 // probeID is an id for the question whether transactions can be had. Nobody's transactions bear it.
 func (s *StreamOptions) probeID() string { return s.group() + "-check" }
 
@@ -255,7 +260,7 @@ func (r *runner) prepare(ctx context.Context) error {
 		return err
 	}
 	if r.exact() {
-		if err := r.client.TryTransactions(ctx, r.o.probeID(), r.server.TransactionTimeout); err != nil {
+		if err := r.tryTransactions(ctx); err != nil {
 			return err
 		}
 	}
@@ -279,6 +284,35 @@ func (r *runner) prepare(ctx context.Context) error {
 		return r.begin(ctx)
 	}
 	return nil
+}
+
+// doWithout is the way out where the brokers give no transactions. It is never taken by itself: results would come twice, unsaid.
+const doWithout = "or serve with --delivery at_least_once, which needs no transactions"
+
+// tryTransactions asks for what exactly_once needs before anything is read.
+func (r *runner) tryTransactions(ctx context.Context) error {
+	asking, cancel := context.WithTimeout(ctx, tryTransactions)
+	defer cancel()
+	err := r.client.TryTransactions(asking, r.o.probeID(), r.server.TransactionTimeout)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	if stream.Unanswered(err) {
+		// Where the brokers are fewer than their transaction log's replicas, it is never made, and whoever asks is left waiting.
+		if _, missing := r.client.Describe(ctx, transactionLog); errors.Is(missing, stream.ErrNoTopic) {
+			return &stream.Error{
+				What:  "the brokers have no transaction log, and have made none within " + tryTransactions.String(),
+				Where: "topic " + transactionLog,
+				Next:  "set transaction.state.log.replication.factor and transaction.state.log.min.isr in every broker's server.properties to what the brokers can hold (1 on a single one); " + doWithout,
+			}
+		}
+		return err
+	}
+	var e *stream.Error
+	if errors.As(stream.Lacks(r.client.Brokers(), err, r.o.transactions()), &e) && !errors.Is(err, stream.ErrFenced) {
+		return &stream.Error{What: e.What, Where: e.Where, Next: e.Next + "; " + doWithout, Err: err}
+	}
+	return err
 }
 
 // alone refuses an output that another model is writing to: the two would share the group, hence each score some of the

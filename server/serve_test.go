@@ -18,8 +18,9 @@ import (
 
 // TestServeEveryRecordHasOneEnd_Case1_07: scores, dead letters and tombstones add up to the input, each in its place;
 // and an empty model topic is waited for, with a word (CASES 4.13, 6.06, 6.07).
-func TestServeEveryRecordHasOneEnd_Case1_07(t *testing.T) {
-	b := newBed(t)
+func TestServeEveryRecordHasOneEnd_Case1_07(t *testing.T) { eachDelivery(t, serveEveryRecordHasOneEnd) }
+
+func serveEveryRecordHasOneEnd(t *testing.T, b *bed) {
 	b.topic("cars", 4)
 	input := b.events("cars", 4, 0, 900)
 	for i := range 100 {
@@ -113,8 +114,9 @@ func TestScoresAreKeptAsLongAsTheirRecords(t *testing.T) {
 
 // TestPartitionsAdded_Case1_06: records of partitions that appear while running are all scored, in the same partition
 // of the output, whatever the first start was.
-func TestPartitionsAdded_Case1_06(t *testing.T) {
-	b := newBed(t)
+func TestPartitionsAdded_Case1_06(t *testing.T) { eachDelivery(t, partitionsAdded) }
+
+func partitionsAdded(t *testing.T, b *bed) {
 	b.topic("cars", 2)
 	b.publish("cars", testModel(t, plainSpec, 1, 5), "live")
 	o := oneStream("cars")
@@ -405,7 +407,7 @@ func TestOptionsFaultsAtOnce(t *testing.T) {
 	if err := one.Validate(); err != nil {
 		t.Errorf("defaults: %v", err)
 	}
-	one.CommitInterval = 6 * time.Second // no matter without transactions
+	one.CommitInterval, one.Delivery = 6*time.Second, AtLeastOnce // no matter without transactions
 	if err := one.Validate(); err != nil {
 		t.Errorf("a long commit interval: %v", err)
 	}

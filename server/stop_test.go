@@ -17,8 +17,9 @@ import (
 
 // TestCleanStop_Case6_08: the server is stopped and started over and over while records flow. A clean stop neither
 // doubles nor loses one.
-func TestCleanStop_Case6_08(t *testing.T) {
-	b := newBed(t)
+func TestCleanStop_Case6_08(t *testing.T) { eachDelivery(t, cleanStop) }
+
+func cleanStop(t *testing.T, b *bed) {
 	b.topic("cars", 4)
 	b.publish("cars", testModel(t, plainSpec, 1, 5), "live")
 	const total = 16_000
@@ -52,8 +53,9 @@ func TestCleanStop_Case6_08(t *testing.T) {
 
 // TestStopAtEachStage: ended before the model, before the assignment, and in the midst of the first records; nothing
 // is lost, nothing comes twice.
-func TestStopAtEachStage(t *testing.T) {
-	b := newBed(t)
+func TestStopAtEachStage(t *testing.T) { eachDelivery(t, stopAtEachStage) }
+
+func stopAtEachStage(t *testing.T, b *bed) {
 	b.topic("cars", 2)
 	b.produce(b.events("cars", 2, 0, 3000)...)
 	waiting := b.serve(oneStream("cars"))
@@ -94,8 +96,9 @@ func TestSlowShutdownSaysWhatItGaveUp(t *testing.T) {
 
 // TestMembersComeAndGo_Case6_09: copies join and leave the group under load; nothing is lost, and since each leaves
 // cleanly, nothing comes twice.
-func TestMembersComeAndGo_Case6_09(t *testing.T) {
-	b := newBed(t)
+func TestMembersComeAndGo_Case6_09(t *testing.T) { eachDelivery(t, membersComeAndGo) }
+
+func membersComeAndGo(t *testing.T, b *bed) {
 	b.topic("cars", 6)
 	b.publish("cars", testModel(t, plainSpec, 1, 5), "live")
 	o := oneStream("cars")
@@ -142,8 +145,9 @@ func TestMembersComeAndGo_Case6_09(t *testing.T) {
 
 // TestAlertsOverRestarts: stopped in the midst of trouble and started again, the stream raises and clears each alert
 // once, with the same id as without a stop.
-func TestAlertsOverRestarts(t *testing.T) {
-	b := newBed(t)
+func TestAlertsOverRestarts(t *testing.T) { eachDelivery(t, alertsOverRestarts) }
+
+func alertsOverRestarts(t *testing.T, b *bed) {
 	b.topic("cars", 2)
 	b.publish("cars", testModel(t, plainSpec, 1, 5), "live")
 	var input []stream.Record

@@ -21,9 +21,10 @@ func scaleOf(v int) float32 { return 1 + float32(v)/64 }
 
 // TestHotSwap_Case6_01: versions are published while records flow. Each record is scored once, by the version that
 // its output names and no mixture, and no partition sees versions go backwards.
-func TestHotSwap_Case6_01(t *testing.T) {
+func TestHotSwap_Case6_01(t *testing.T) { eachDelivery(t, hotSwap) }
+
+func hotSwap(t *testing.T, b *bed) {
 	const versions = 5
-	b := newBed(t)
 	b.topic("cars", 3)
 	b.publish("cars", testModel(t, plainSpec, scaleOf(1), 5), "live")
 	o := oneStream("cars")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -78,6 +79,9 @@ func (r *runner) ensureOutputs(ctx context.Context) error {
 	partitions := 0
 	for _, t := range r.o.Topics {
 		n, err := r.topics.Partitions(ctx, t)
+		if stream.NotAllowed(err) {
+			return stream.Lacks(r.client.Brokers(), err, stream.Right{Kind: "topic", Name: t, Operations: []string{"READ"}})
+		}
 		if err != nil {
 			return err
 		}
@@ -152,7 +156,12 @@ func (r *runner) ensureTopic(ctx context.Context, spec stream.TopicSpec) error {
 		if have, err = r.client.Partitions(ctx, spec.Name); err != nil {
 			return err
 		}
+	case stream.NotAllowed(err):
+		return r.denied(spec.Name, err, r.operations(spec.Name)...)
 	case err != nil:
+		return err
+	}
+	if err := r.allowed(ctx, spec.Name); err != nil {
 		return err
 	}
 	if have < spec.Partitions {
@@ -171,6 +180,36 @@ func (r *runner) ensureTopic(ctx context.Context, spec stream.TopicSpec) error {
 		r.checkAlertPolicy(ctx)
 	}
 	return nil
+}
+
+// operations are what a stream does with an output topic.
+func (r *runner) operations(topic string) []string {
+	if topic == r.o.Alerts {
+		return []string{"READ", "WRITE"} // its state is read back
+	}
+	return []string{"WRITE"}
+}
+
+// allowed looks for the rights on an output topic: alerts and dead letters are rare, and a stream that began without them would fall
+// with the first.
+func (r *runner) allowed(ctx context.Context, topic string) error {
+	t, err := r.client.Describe(ctx, topic)
+	if err != nil {
+		return err
+	}
+	missing := slices.DeleteFunc(r.operations(topic), t.Rights.Allows)
+	if len(missing) == 0 {
+		return nil
+	}
+	return r.denied(topic, nil, missing...)
+}
+
+func (r *runner) denied(topic string, err error, operations ...string) error {
+	right := stream.Right{Kind: "topic", Name: topic, Operations: operations}
+	if err = stream.Lacks(r.client.Brokers(), err, right); err == nil {
+		err = &stream.Error{What: "this client may not " + right.String()}
+	}
+	return &rightsError{stream: r.o.name(), err: err, command: right.Grant(r.client.Brokers())}
 }
 
 // checkAlertPolicy warns where alert state would not outlive the topic's retention. The topic is the operator's.
@@ -208,7 +247,9 @@ func (e *rightsError) Error() string {
 	what := e.err.Error()
 	var s *stream.Error
 	if errors.As(e.err, &s) {
-		what = s.What + " (" + s.Where + ")"
+		if what = s.What; s.Where != "" {
+			what += " (" + s.Where + ")"
+		}
 	}
 	return fmt.Sprintf("stream %s waits: %s\n  run: %s", e.stream, what, e.command)
 }

@@ -287,6 +287,16 @@ type TopicSpec struct {
 
 // CreateTopic makes a topic; one that exists already is left as it is: false, nil.
 func (c *Client) CreateTopic(ctx context.Context, t TopicSpec) (created bool, err error) {
+	return c.create(ctx, t, false)
+}
+
+// MayCreate asks the broker whether it would make a topic: rights, replicas and settings. It makes none.
+func (c *Client) MayCreate(ctx context.Context, t TopicSpec) error {
+	_, err := c.create(ctx, t, true)
+	return err
+}
+
+func (c *Client) create(ctx context.Context, t TopicSpec, pretend bool) (created bool, err error) {
 	if err := checkTopicName(t.Name); err != nil {
 		return false, err
 	}
@@ -302,7 +312,7 @@ func (c *Client) CreateTopic(ctx context.Context, t TopicSpec) (created bool, er
 		config["message.timestamp.after.max.ms"] = strconv.Itoa(math.MaxInt64)
 	}
 	create := func() (kafka.Error, error) {
-		res, err := c.admin.CreateTopics(ctx, []kafka.TopicSpecification{{Topic: t.Name, NumPartitions: t.Partitions, ReplicationFactor: -1, Config: config}})
+		res, err := c.admin.CreateTopics(ctx, []kafka.TopicSpecification{{Topic: t.Name, NumPartitions: t.Partitions, ReplicationFactor: -1, Config: config}}, kafka.SetAdminValidateOnly(pretend))
 		if err != nil {
 			return kafka.Error{}, err
 		}
@@ -314,10 +324,18 @@ func (c *Client) CreateTopic(ctx context.Context, t TopicSpec) (created bool, er
 		e, err = create()
 	}
 	if err != nil {
-		return false, c.adminErr("topic not created", where, err)
+		return false, c.lacks(c.adminErr("topic not created", where, err), "topic", t.Name, "CREATE")
+	}
+	if NotAllowed(e) { // also where it exists: brokers look at the right first
+		if _, err := c.Partitions(ctx, t.Name); err == nil {
+			return false, nil
+		}
 	}
 	switch e.Code() {
 	case kafka.ErrNoError:
+		if pretend {
+			return false, nil
+		}
 		// The broker answers before its metadata shows the topic; whoever creates one means to use it at once.
 		c.told.Store(t.Name, time.Now())
 		return true, c.awaitPartitions(ctx, t.Name, t.Partitions)
@@ -325,7 +343,7 @@ func (c *Client) CreateTopic(ctx context.Context, t TopicSpec) (created bool, er
 		c.told.Store(t.Name, time.Now()) // maybe by another copy of us a moment ago
 		return false, nil
 	default:
-		return false, c.adminErr("topic not created", where, e)
+		return false, c.lacks(c.adminErr("topic not created", where, e), "topic", t.Name, "CREATE")
 	}
 }
 
@@ -388,7 +406,7 @@ func (c *Client) AddPartitions(ctx context.Context, topic string, total int) err
 		}
 	}
 	if err != nil {
-		return c.adminErr("partitions not added", fmt.Sprintf("topic %s, to %d partitions", topic, total), err)
+		return c.lacks(c.adminErr("partitions not added", fmt.Sprintf("topic %s, to %d partitions", topic, total), err), "topic", topic, "ALTER")
 	}
 	return c.awaitPartitions(ctx, topic, total)
 }
@@ -406,7 +424,7 @@ func (c *Client) DeleteTopic(ctx context.Context, topic string) error {
 		err = res[0].Error
 	}
 	if err != nil {
-		return c.adminErr("topic not deleted", "topic "+topic, err)
+		return c.lacks(c.adminErr("topic not deleted", "topic "+topic, err), "topic", topic, "DELETE")
 	}
 	return nil
 }

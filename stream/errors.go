@@ -94,20 +94,6 @@ func code(err error) kafka.ErrorCode {
 	return kafka.ErrNoError
 }
 
-// NotAllowed tells whether the broker refused for want of rights, or by a policy of its operator.
-func NotAllowed(err error) bool {
-	switch code(err) {
-	case kafka.ErrTopicAuthorizationFailed, kafka.ErrClusterAuthorizationFailed, kafka.ErrPolicyViolation:
-		return true
-	}
-	return false
-}
-
-// NoTransactionRight tells whether the broker refused for want of rights on a transactional id.
-func NoTransactionRight(err error) bool {
-	return code(err) == kafka.ErrTransactionalIDAuthorizationFailed
-}
-
 // fromProducer gives producer errors their meaning for callers of this package.
 func fromProducer(err error) error {
 	switch code(err) {

@@ -146,7 +146,7 @@ func (t *Transactor) SendOffsets(ctx context.Context, o Offsets) error {
 	if first != nil && !errors.Is(fromProducer(err), ErrFenced) { // a record that failed has doomed the transaction
 		return first
 	}
-	return t.explain(fmt.Sprintf("offsets of group %s were not added to the transaction", o.group), err)
+	return t.p.c.lacks(t.explain(fmt.Sprintf("offsets of group %s were not added to the transaction", o.group), err), "group", o.group, "READ")
 }
 
 // notMember tells whether the group has moved on without the member that asked.

@@ -138,7 +138,7 @@ func (c *Client) Group(ctx context.Context, o GroupOptions) (*Group, error) {
 	for _, t := range o.Topics {
 		n, err := c.Partitions(ctx, t)
 		if err != nil {
-			missing = append(missing, err)
+			missing = append(missing, c.lacks(err, "topic", t, "READ"))
 		}
 		g.known[t] = n
 	}
@@ -360,7 +360,7 @@ func (g *Group) commit(ctx context.Context, o Offsets) error {
 		kafka.ErrAssignmentLost, kafka.ErrStaleMemberEpoch, kafka.ErrFencedMemberEpoch:
 		return fmt.Errorf("%w: %v", ErrNotMember, err)
 	}
-	return g.c.adminErr("offsets were not committed", fmt.Sprintf("group %s, %d partitions", g.o.Group, len(set)), err)
+	return g.c.lacks(g.c.adminErr("offsets were not committed", fmt.Sprintf("group %s, %d partitions", g.o.Group, len(set)), err), "group", g.o.Group, "READ")
 }
 
 // Lag is the number of offsets of each partition that could be read and have not been handed out: exactly 0 when all has been.
@@ -423,7 +423,7 @@ func (c *Client) Members(ctx context.Context, group string) ([]Member, error) {
 				continue
 			}
 		}
-		return nil, c.adminErr("the group's members could not be listed", "group "+group, err)
+		return nil, c.lacks(c.adminErr("the group's members could not be listed", "group "+group, err), "group", group, "READ")
 	}
 }
 

@@ -76,7 +76,7 @@ func (c *Client) ReadRanges(ctx context.Context, topic string, ranges []Range, o
 	}
 	n, err := c.Partitions(ctx, topic)
 	if err != nil {
-		return nil, err
+		return nil, c.lacks(err, "topic", topic, "READ")
 	}
 	if o.MaxBatch == 0 {
 		o.MaxBatch = 4096
@@ -385,7 +385,7 @@ func (r *rangeReader) failed(e kafka.Error) error {
 	case kafka.ErrUnknownTopicOrPart, kafka.ErrUnknownTopic, kafka.ErrUnknownPartition, kafka.ErrTopicAuthorizationFailed, kafka.ErrUnknownTopicID:
 		for _, p := range r.parts {
 			if !p.done {
-				return r.lost(p, e)
+				return r.lost(p, r.h.c.lacks(e, "topic", r.h.topic, "READ"))
 			}
 		}
 	}

@@ -31,7 +31,7 @@ func (c *Client) ends(ctx context.Context, topic string, level kafka.IsolationLe
 	defer cancel()
 	n, err := c.Partitions(ctx, topic)
 	if err != nil {
-		return nil, err
+		return nil, c.lacks(err, "topic", topic, "READ")
 	}
 	tps := make([]TopicPartition, n)
 	for i := range tps {
@@ -182,7 +182,7 @@ func (c *Client) Committed(ctx context.Context, group string, topics []string) (
 	for _, t := range topics {
 		n, err := c.Partitions(ctx, t)
 		if err != nil {
-			return nil, err
+			return nil, c.lacks(err, "topic", t, "READ")
 		}
 		for p := range n {
 			ask = append(ask, kafka.TopicPartition{Topic: &t, Partition: int32(p)})
@@ -233,11 +233,11 @@ func (c *Client) committed(ctx context.Context, k *kafka.Consumer, group string,
 		case kafka.ErrUnstableOffsetCommit, kafka.ErrCoordinatorLoadInProgress, kafka.ErrCoordinatorNotAvailable, kafka.ErrNotCoordinator, kafka.ErrWaitCoord:
 		default:
 			if !Unanswered(err) {
-				return nil, c.adminErr("committed offsets could not be read", where, err)
+				return nil, c.lacks(c.adminErr("committed offsets could not be read", where, err), "group", group, "READ")
 			}
 		}
 		if !pause(ctx, 0) {
-			return nil, c.adminErr("committed offsets could not be read", where, err)
+			return nil, c.lacks(c.adminErr("committed offsets could not be read", where, err), "group", group, "READ")
 		}
 	}
 }
@@ -277,7 +277,7 @@ func (c *Client) CommitInitial(ctx context.Context, group string, offsets map[To
 				continue
 			}
 		}
-		return false, c.adminErr("the first offsets could not be committed", "group "+group, err)
+		return false, c.lacks(c.adminErr("the first offsets could not be committed", "group "+group, err), "group", group, "READ")
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
@@ -624,7 +625,8 @@ func (p *poller) failed(e kafka.Error) {
 		p.fatal = e
 		return
 	}
-	p.say("consumer", e)
+	err := p.g.c.lacks(e, "topic", strings.Join(p.g.o.Topics, " --topic "), "READ")
+	p.say("consumer", p.g.c.lacks(err, "group", p.g.o.Group, "READ"))
 }
 
 // say logs a fault that is being dealt with, the same one at most every foldFor.

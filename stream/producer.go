@@ -162,6 +162,14 @@ func (p *Producer) acknowledge() {
 	}
 }
 
+// undelivered is why a record of topic was not delivered.
+type undelivered struct {
+	topic string
+	error
+}
+
+func (e *undelivered) Unwrap() error { return e.error }
+
 func (p *Producer) failed(topic string, partition int32, err error) error {
 	if code(err) == kafka.ErrFatal { // says only that there was one
 		if cause := p.p.GetFatalError(); cause != nil {
@@ -176,13 +184,15 @@ func (p *Producer) failed(topic string, partition int32, err error) error {
 		next = "the record's time is too far from the broker's clock: raise message.timestamp.after.max.ms or .before.max.ms of the topic"
 	case kafka.ErrMsgTimedOut:
 		next = "the partition had no leader for message.timeout.ms; check the brokers"
-	case kafka.ErrTopicAuthorizationFailed:
-		next = "grant WRITE on the topic"
-	case kafka.ErrClusterAuthorizationFailed:
-		next = "grant IDEMPOTENT_WRITE on the cluster, or WRITE on the topic"
+	case kafka.ErrClusterAuthorizationFailed: // to brokers before 2.8; since then WRITE on any topic will do
+		next = "grant IDEMPOTENT_WRITE on the cluster"
 	}
-	return &Error{What: "a record was not delivered: " + p.c.scrub(err.Error()), Where: fmt.Sprintf("topic %s, partition %d", topic, partition),
-		Next: next, Err: fromProducer(err)}
+	e := &Error{What: "a record was not delivered: " + p.c.scrub(err.Error()), Where: fmt.Sprintf("topic %s, partition %d", topic, partition),
+		Next: next, Err: &undelivered{topic, fromProducer(err)}}
+	if code(err) == kafka.ErrClusterAuthorizationFailed {
+		return e
+	}
+	return p.c.lacks(e, "topic", topic, "WRITE")
 }
 
 // name checks once that a topic exists: a producer that asked for metadata of a missing one could create it by accident.
@@ -191,7 +201,7 @@ func (p *Producer) name(ctx context.Context, topic string) (*string, error) {
 		return s.(*string), nil
 	}
 	if _, err := p.c.Partitions(ctx, topic); err != nil {
-		return nil, err
+		return nil, p.c.lacks(err, "topic", topic, "WRITE")
 	}
 	s, _ := p.known.LoadOrStore(topic, &topic)
 	return s.(*string), nil
@@ -572,12 +582,10 @@ func (t *Transactor) bounded(ctx context.Context, call func(context.Context) err
 func (t *Transactor) explain(what string, err error) error {
 	next := "check the broker's log"
 	switch code(err) {
-	case kafka.ErrTransactionalIDAuthorizationFailed:
-		next = "grant WRITE and DESCRIBE on TransactionalId " + t.id
 	case kafka.ErrInvalidTransactionTimeout:
 		next = "lower transaction_timeout, or raise transaction.max.timeout.ms of the brokers"
 	case kafka.ErrTimedOut, kafka.ErrTransport:
-		next = "the broker at " + t.p.c.Brokers() + " does not answer; check that it runs"
+		next = "no broker answers for this id; check that those at " + t.p.c.Brokers() + " run, and that transaction.state.log.replication.factor is not above their number"
 	case kafka.ErrFenced, kafka.ErrProducerFenced, kafka.ErrInvalidProducerEpoch:
 		next = "another process with this id is at work; it wins"
 	}
@@ -610,6 +618,9 @@ func (t *Transactor) Commit(ctx context.Context) error {
 		t.p.mu.Lock()
 		first := t.p.err
 		t.p.mu.Unlock()
+		if record := (*undelivered)(nil); NotAllowed(err) && errors.As(first, &record) { // of the record it is only known that it was given up
+			return t.p.c.lacks(t.explain("the transaction was not committed", err), "topic", record.topic, "WRITE")
+		}
 		if first != nil && !errors.Is(fromProducer(err), ErrFenced) {
 			return first
 		}

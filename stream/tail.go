@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"sync"
 	"time"
 
@@ -79,7 +80,7 @@ func (c *Client) Tail(ctx context.Context, topics []string, o TailOptions) (*Tai
 	for _, name := range topics {
 		d, err := c.topic(ctx, name)
 		if err != nil {
-			missing = append(missing, err)
+			missing = append(missing, c.lacks(err, "topic", name, "READ"))
 			continue
 		}
 		t.topics[name] = &followed{id: d.TopicID}
@@ -245,8 +246,8 @@ func (t *Tail) event(e kafka.Event) error {
 		case kafka.ErrAutoOffsetReset, kafka.ErrOffsetOutOfRange:
 			t.reset = true
 		default:
-			if e.IsFatal() {
-				return t.c.adminErr("reading stopped", t.where(), e)
+			if e.IsFatal() || e.Code() == kafka.ErrTopicAuthorizationFailed {
+				return t.c.lacks(t.c.adminErr("reading stopped", t.where(), e), "topic", strings.ReplaceAll(t.where(), ", ", " --topic "), "READ")
 			}
 			t.c.log.Debug("tail", "topics", t.where(), "err", t.c.scrub(e.Error()))
 		}

@@ -106,7 +106,7 @@ const contractFile = `
 kafka: {bootstrap.servers: "localhost:9092"}
 models_topic: lapwing.models
 http: 127.0.0.1:8080
-delivery: at_least_once
+delivery: exactly_once
 train: {max_memory: 1GiB, max_rejected: 5%, engine: auto}
 score: {engine: auto, max_batch: 4096, queue: 65536, max_in_flight: 4}
 streams:
@@ -228,7 +228,7 @@ func TestConfigFileFaults_Case8_01(t *testing.T) {
 		{"large share", "train: {max_rejected: 500%}", "lapwing: train.max_rejected: 500% is too large; the most is 100%\n  lapwing.yaml:1\n  next: give a share, such as 5% or 0.05\n"},
 		{"large rate", "train: {alarm_rate: 60%}", "lapwing: train.alarm_rate: 60% is too large; the most is 50%\n  lapwing.yaml:1\n  next: give a share, such as 5% or 0.05\n"},
 		{"short duration", "score: {commit_interval: 1ns}", "lapwing: score.commit_interval: 1ns is too small; the least is 1ms\n  lapwing.yaml:1\n  next: give a duration, such as 250ms, 10s, 5m, 24h or 7d\n"},
-		{"not a delivery", "delivery: at_most_once", "lapwing: delivery: \"at_most_once\" is not one of at_least_once, exactly_once; did you mean at_least_once?\n  lapwing.yaml:1\n  next: docs/configuration.md says what each setting takes\n"},
+		{"not a delivery", "delivery: at_most_once", "lapwing: delivery: \"at_most_once\" is not one of exactly_once, at_least_once; did you mean at_least_once?\n  lapwing.yaml:1\n  next: docs/configuration.md says what each setting takes\n"},
 		{"word", "log_level: inof", "lapwing: log_level: \"inof\" is not one of debug, info, warn, error; did you mean info?\n  lapwing.yaml:1\n  next: docs/configuration.md says what each setting takes\n"},
 		{"stream without a model", "streams: [{input: {topics: [a]}}]", "lapwing: streams[0] names no model\n  lapwing.yaml:1\n  next: add model: NAME (--model NAME)\n"},
 		{"several topics, unnamed outputs", "streams: [{model: m, input: {topics: [a, b]}, output: s}]", ""},

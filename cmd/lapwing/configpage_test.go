@@ -56,7 +56,7 @@ commas in variables and flags.
 kafka: {bootstrap.servers: localhost:9092}
 models_topic: lapwing.models
 http: 127.0.0.1:8080
-delivery: at_least_once
+delivery: exactly_once
 train: {max_memory: 1GiB, max_rejected: 5%, engine: auto}
 score: {engine: auto, max_batch: 4096, queue: 65536, max_in_flight: 4}
 streams:

@@ -92,12 +92,14 @@ func checkpointFinding(ctx context.Context, client *stream.Client) server.Findin
 	state, err := client.Describe(ctx, topic)
 	switch {
 	case errors.Is(err, stream.ErrNoTopic):
-		cluster, err := client.Cluster(ctx)
-		if err == nil && !cluster.Rights.Allows("CREATE") {
-			return warn("does not exist, and this client may not make it", fmt.Sprintf(
+		if stream.NotAllowed(client.MayCreate(ctx, stream.TopicSpec{Name: topic, Partitions: 1})) {
+			return warn("does not exist, and this client may not CREATE it", fmt.Sprintf(
 				"kafka-topics.sh --bootstrap-server %s --create --topic %s --partitions 1 --config cleanup.policy=compact,delete --config retention.ms=604800000", client.Brokers(), topic))
 		}
 		f.Severity, f.What = server.Note, "does not exist yet; train makes it for its checkpoints"
+	case stream.NotAllowed(err):
+		right := stream.Right{Kind: "topic", Name: topic, Operations: []string{"CREATE", "READ", "WRITE"}}
+		return warn("this client may not "+right.String(), right.Grant(client.Brokers()))
 	case err != nil:
 		return warn("cannot be looked at: "+explain(err).what, "")
 	default:

@@ -139,7 +139,7 @@ func TestDoctorOfCheckpoints(t *testing.T) {
 		}
 	}
 	check("root", server.Note, "does not exist yet; train makes it", "")
-	check("reader", server.Warning, "does not exist, and this client may not make it", "--create --topic lapwing.checkpoints --partitions 1")
+	check("reader", server.Warning, "does not exist, and this client may not CREATE it", "--create --topic lapwing.checkpoints --partitions 1")
 	if _, err := clients["root"].CreateTopic(t.Context(), stream.TopicSpec{Name: trainer.CheckpointTopic, Partitions: 1}); err != nil {
 		t.Fatal(err)
 	}

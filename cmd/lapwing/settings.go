@@ -26,7 +26,7 @@ type Config struct {
 	Kafka       map[string]string `yaml:"kafka" default:"bootstrap.servers=localhost:9092" unit:"librdkafka property: value" doc:"any librdkafka property, passed on as it is; those that Lapwing must own are refused with the reason"`
 	ModelsTopic string            `yaml:"models_topic" default:"lapwing.models" unit:"topic" doc:"the topic that holds the models: compacted, one partition"`
 	HTTP        string            `yaml:"http" default:"127.0.0.1:8080" unit:"HOST:PORT|none" doc:"where serve answers /metrics, /healthz and /readyz"`
-	Delivery    string            `yaml:"delivery" default:"at_least_once" oneof:"at_least_once|exactly_once" doc:"what becomes of results that were cut short: at_least_once writes them again; exactly_once writes results and offsets in one transaction, for readers of committed records, who see a score when it is committed: some milliseconds later at low rates, up to commit_interval under load"`
+	Delivery    string            `yaml:"delivery" default:"exactly_once" oneof:"exactly_once|at_least_once" doc:"what becomes of results that were cut short: exactly_once writes results and offsets in one transaction, for readers of committed records, who see a score when that is committed: some milliseconds later at low rates, up to commit_interval under load; at_least_once writes them again, needs no transactions, and a score can be read when it is written"`
 	LogLevel    string            `yaml:"log_level" default:"info" oneof:"debug|info|warn|error" doc:"the least severe log line that is written"`
 	Pyroscope   PyroscopeConfig   `yaml:"pyroscope" doc:"continuous profiles of train and serve"`
 	GPU         GPUConfig         `yaml:"gpu" doc:"the GPU, for the engines cuda and auto of lapwing-gpu"`
