@@ -39,7 +39,6 @@ func TestGPULost_Case7_06(t *testing.T) {
 	for _, engine := range []string{"cuda", "auto"} {
 		t.Run(engine, func(t *testing.T) {
 			f := gpuFlow(t, "auto", "")
-			f.committed = true
 			d := generatedMess(t)
 			f.load(d, "lost")
 			f.run(nil, "train", "--topic", "lost", "--model", "lost", "--key", d.key, "--time", d.time)

@@ -54,7 +54,6 @@ func exactlyOnceKilled(t *testing.T, f *flow, kills int) {
 		return result
 	}
 	copies := []*scorer{serve("a"), serve("b")}
-	f.committed = true
 	reader := f.connect(kgo.ConsumeTopics(topic+".scores"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	more := func(n int) {
 		t.Helper()
@@ -72,9 +71,9 @@ func exactlyOnceKilled(t *testing.T, f *flow, kills int) {
 			f.run(nil, "models", "move", model+"@live", strconv.Itoa(versions[i/5%2].Version), "--json")
 		}
 		more(1 + rng.IntN(1000))
-		f.committed = false
+		f.everything = true
 		early := f.connect(kgo.ConsumeTopics(topic+".scores"), kgo.ConsumeResetOffset(kgo.NewOffset().AtEnd()))
-		f.committed = true
+		f.everything = false
 		produced := burst(min(8000, len(history)))
 		for early.PollFetches(f.ctx).NumRecords() == 0 { // until results are written that may not be committed yet
 			if f.ctx.Err() != nil {
@@ -122,7 +121,7 @@ func exactlyOnceKilled(t *testing.T, f *flow, kills int) {
 	for _, n := range a.byVersion {
 		seen += n
 	}
-	f.committed = false
+	f.everything = true
 	aborted := -seen
 	for _, records := range f.all(topic + ".scores") {
 		aborted += len(records)

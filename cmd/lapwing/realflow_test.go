@@ -30,7 +30,7 @@ type flow struct {
 	environ []string // of the programs, in addition
 	client  *kgo.Client
 
-	committed bool // what serve wrote is read as a reader of committed records sees it
+	everything bool // read also what was taken back, or is not committed yet
 }
 
 func newFlow(t *testing.T, addr string) *flow {
@@ -44,7 +44,7 @@ func newFlow(t *testing.T, addr string) *flow {
 
 func (f *flow) connect(o ...kgo.Opt) *kgo.Client {
 	f.t.Helper()
-	if f.committed {
+	if !f.everything {
 		o = append(o, kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	}
 	c, err := kgo.NewClient(append(o, kgo.SeedBrokers(f.addr), kgo.MetadataMinAge(50*time.Millisecond))...)
