@@ -189,10 +189,11 @@ func (p *Producer) failed(topic string, partition int32, err error) error {
 	}
 	e := &Error{What: "a record was not delivered: " + p.c.scrub(err.Error()), Where: fmt.Sprintf("topic %s, partition %d", topic, partition),
 		Next: next, Err: &undelivered{topic, fromProducer(err)}}
-	if code(err) == kafka.ErrClusterAuthorizationFailed {
-		return e
+	if code(err) == kafka.ErrTopicAuthorizationFailed {
+		right := Right{Kind: "topic", Name: topic, Operations: []string{"WRITE"}}
+		e.What, e.Next, e.Err = "a record was not delivered: this client may not "+right.String()+": "+err.Error(), right.Grant(p.c.Brokers()), &lackError{e.Err}
 	}
-	return p.c.lacks(e, "topic", topic, "WRITE")
+	return e
 }
 
 // name checks once that a topic exists: a producer that asked for metadata of a missing one could create it by accident.
