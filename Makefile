@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint gpu ptx test-gpu-emulated test-gpu bench bench-peers smoke recording arm64 test-kafka test-faults soak soak-training clean FORCE
+.PHONY: help build demo test lint gpu ptx test-gpu-emulated test-gpu bench bench-peers smoke recording arm64 test-kafka test-faults soak soak-training soak-models clean FORCE
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -112,7 +112,7 @@ arm64: ## cross-compile for linux arm64 with Debian's gcc-aarch64-linux-gnu, and
 
 test-kafka: build ## real Apache Kafka from Maven artifacts: one broker, end to end (needs java, mvn)
 	@bench/kafka/with-kafka $(GO) test -tags e2e -count=1 -timeout 10m -p 1 ./stream ./registry
-	@bench/kafka/with-kafka $(GO) test -tags e2e -count=1 -timeout 10m -run RealKafka ./cmd/lapwing
+	@bench/kafka/with-kafka $(GO) test -tags e2e -count=1 -timeout 20m -run RealKafka ./cmd/lapwing
 	@$(GO) test -tags e2e -count=1 -timeout 10m ./bench/kafka
 	@$(GO) test -tags e2e -count=1 -timeout 10m -run SecureKafka ./cmd/lapwing
 
@@ -127,6 +127,9 @@ soak: build ## every kind of fault for an hour, also those whose findings are op
 
 soak-training: build ## train on 50 million records of real Kafka within 1 GiB: about 20 GB of disk and an hour (needs java, mvn)
 	@bench/kafka/with-kafka $(GO) test -tags e2e -count=1 -v -timeout 4h -run SoakTraining ./cmd/lapwing
+
+soak-models: ## 200 versions, published, moved and deleted on a real Kafka whose cleaner is at work: some minutes (needs java, mvn)
+	@bench/kafka/with-kafka $(GO) test -tags e2e -count=1 -v -timeout 30m -run TheTopicIsCompacted ./registry -versions 200
 
 clean: ## remove bin and build
 	@rm -rf bin build

@@ -16,7 +16,7 @@ import (
 
 // What Maven fetches and builds, each into a folder of its own: the jars of two programs are not to be mixed.
 //
-//go:embed pom.xml server.properties streams
+//go:embed pom.xml server.properties streams connect
 var sources embed.FS
 
 // PythonPeer is the program that scores with confluent-kafka and onnxruntime.
@@ -45,6 +45,8 @@ var (
 	Broker = Part{"broker", []string{"java", "mvn"}, nil, "."}
 	// Streams is the scorer of Kafka Streams and ONNX Runtime. Its source is compiled here, so it needs a JDK.
 	Streams = Part{"streams", []string{"java", "javac", "mvn"}, []string{"package"}, "streams"}
+	// Connect is Kafka Connect with its connectors to and from files, and MirrorMaker 2.
+	Connect = Part{"connect", []string{"java", "mvn"}, nil, "connect"}
 )
 
 // Missing says why the part cannot be used from dir; nil if it can.

@@ -1,0 +1,221 @@
+//go:build e2e
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/lapwing-stream/lapwing/server"
+)
+
+// The model topic of a real broker under a scorer: a trainer killed between the parts of a model, two trainers that end at once, a wrong
+// retention, and the topic deleted and made anew.
+func TestRealKafkaModelTopic_Case5_10_6_18_1_15(t *testing.T) {
+	f := realKafka(t)
+	topic, model, models := "parts"+f.suffix, "parts"+f.suffix, "models"+f.suffix
+	f.environ = append(f.environ, "LAPWING_MODELS_TOPIC="+models)
+	f.run(nil, "generate", "cars", "--rate", "0", "--count", "1500", "--topic", topic)
+	train := func(layers, seed string) []string {
+		return []string{"train", "--topic", topic, "--model", model, "--epochs", "1", "--layers", layers, "--seed", seed, "--json"}
+	}
+	f.run(nil, train("6,3,6", "1")...)
+	s := f.serve("--topic", topic, "--model", model)
+	end := f.source(topic)
+	f.awaitVersions(topic, 1)
+
+	// Killed between parts: a reader of all records, committed or not, sees the first of many parts come.
+	next := 2
+	for !f.killedBetweenParts(models, fmt.Sprintf("%s/%d/", model, next), train("1100,1100,1100", "2")...) {
+		if next++; next > 6 {
+			t.Fatal("no trainer died between the parts of its model")
+		}
+	}
+	// The next trainers do not wait for the dead one's transaction, nor does anybody see what it left.
+	two := []*scorer{f.start(train("6,3,6", "3")...), f.start(train("6,3,6", "4")...)}
+	published := 0
+	for _, c := range two {
+		err := <-c.ended
+		switch code := c.cmd.ProcessState.ExitCode(); code {
+		case exitOK:
+			published++
+		case exitOvertaken:
+			t.Logf("overtaken: %s", lastLine(c.err.String()))
+		default:
+			t.Errorf("a trainer ended with %v\n%s", err, c.err.String())
+		}
+	}
+	if published == 0 {
+		t.Error("of two trainers none published")
+	}
+	newest := next - 1 + published
+	f.awaitAmong(topic, 1, newest)
+	var list []struct {
+		Versions []struct {
+			Version int
+			Fault   string
+		}
+	}
+	f.run(&list, "models", "list", "--json")
+	if len(list) != 1 || len(list[0].Versions) != newest {
+		t.Errorf("%+v; want versions 1 to %d", list, newest)
+	}
+
+	// Retention by age, set by hand on a topic of models.
+	f.setTopic(models, "cleanup.policy", "compact,delete", "retention.ms", "3600000")
+	var said struct{ Findings []server.Finding }
+	f.run(&said, "doctor", "--topic", topic, "--model", model, "--http", "none", "--json")
+	if !strings.Contains(fmt.Sprintf("%+v", said.Findings), "so the broker deletes models after 1h0m0s (retention.ms)") {
+		t.Errorf("doctor: %+v", said.Findings)
+	}
+	s.stop()
+	s = f.serve("--topic", topic, "--model", model)
+	sent := f.ends(topic + ".scores")[0]
+	f.awaitRecords(topic+".scores", sent+1)
+
+	// Deleted and made anew: the live model goes on until version 1 of the new topic comes.
+	f.deleteTopic(models)
+	f.run(nil, train("6,3,6", "5")...)
+	f.awaitAmong(topic, 1, newest, 1)
+	end()
+	if out := s.stop().Streams[0]; out.Restarts != 0 || out.Bad != 0 {
+		t.Errorf("serve says %+v", out)
+	}
+	for _, want := range []string{"was recreated", "the model topic is set wrongly"} {
+		if !strings.Contains(s.err.String(), want) {
+			t.Errorf("serve does not say %q", want)
+		}
+	}
+}
+
+// awaitAmong returns once the scores of every partition have come from these versions in turn, others between them or not.
+func (f *flow) awaitAmong(topic string, want ...int) {
+	f.t.Helper()
+	c := f.connect(kgo.ConsumeTopics(topic+".scores"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	defer c.Close()
+	partitions, seen, reached := len(f.ends(topic)), map[int32]int{}, 0
+	for reached < partitions {
+		fetches := c.PollFetches(f.ctx)
+		if f.ctx.Err() != nil {
+			f.t.Fatalf("not every partition of %s.scores has versions %v in turn: %v of them", topic, want, seen)
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			var s score
+			if n := seen[r.Partition]; n < len(want) && json.Unmarshal(r.Value, &s) == nil && s.Version == want[n] {
+				if seen[r.Partition]++; n+1 == len(want) {
+					reached++
+				}
+			}
+		})
+	}
+}
+
+// awaitRecords returns once the topic's first partition has come to an offset.
+func (f *flow) awaitRecords(topic string, end int64) {
+	f.t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for f.ends(topic)[0] < end {
+		select {
+		case <-tick.C:
+		case <-f.ctx.Done():
+			f.t.Fatalf("%s does not come to offset %d", topic, end)
+		}
+	}
+}
+
+// start starts a command that ends by itself.
+func (f *flow) start(args ...string) *scorer {
+	f.t.Helper()
+	s := &scorer{f: f, cmd: f.command(args...), ended: make(chan error, 1)}
+	s.cmd.Stdout, s.cmd.Stderr = &s.out, &s.err
+	if err := s.cmd.Start(); err != nil {
+		f.t.Fatal(err)
+	}
+	go func() {
+		s.ended <- s.cmd.Wait()
+		close(s.ended)
+	}()
+	return s
+}
+
+// killedBetweenParts runs a training and kills it as soon as the first part of its model is in the topic. Torn: not all of them are.
+func (f *flow) killedBetweenParts(topic, parts string, args ...string) (torn bool) {
+	f.t.Helper()
+	end := f.ends(topic)[0]
+	c := f.connect(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {0: kgo.NewOffset().At(end)}}), kgo.FetchMaxPartitionBytes(1))
+	defer c.Close()
+	trainer := f.start(args...)
+	for killed := false; !killed; {
+		fetches := c.PollFetches(f.ctx)
+		if err := fetches.Err(); err != nil {
+			f.t.Fatalf("%v; the trainer wrote %s", err, trainer.err.String())
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			if strings.HasPrefix(string(r.Key), parts) && !killed {
+				trainer.cmd.Process.Signal(syscall.SIGKILL)
+				killed = true
+			}
+		})
+	}
+	<-trainer.ended
+	var found []string
+	for _, r := range f.all(topic)[0] {
+		if r.Offset >= end {
+			found = append(found, string(r.Key))
+		}
+	}
+	if len(found) == 0 || strings.Contains(strings.Join(found, " ")+" ", strings.TrimSuffix(parts, "/")+" ") {
+		return false
+	}
+	f.t.Logf("killed behind %s, part %d", found[len(found)-1], len(found))
+	return true
+}
+
+func lastLine(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return lines[len(lines)-1]
+}
+
+func (f *flow) setTopic(topic string, config ...string) {
+	f.t.Helper()
+	req := kmsg.NewPtrIncrementalAlterConfigsRequest()
+	res := kmsg.NewIncrementalAlterConfigsRequestResource()
+	res.ResourceType, res.ResourceName = kmsg.ConfigResourceTypeTopic, topic
+	for i := 0; i+1 < len(config); i += 2 {
+		c := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
+		c.Name, c.Value = config[i], &config[i+1]
+		res.Configs = append(res.Configs, c)
+	}
+	req.Resources = append(req.Resources, res)
+	answer, err := req.RequestWith(f.ctx, f.client)
+	if err == nil {
+		err = kerr.ErrorForCode(answer.Resources[0].ErrorCode)
+	}
+	if err != nil {
+		f.t.Fatalf("settings of topic %s: %v", topic, err)
+	}
+}
+
+func (f *flow) deleteTopic(topic string) {
+	f.t.Helper()
+	req := kmsg.NewPtrDeleteTopicsRequest()
+	top := kmsg.NewDeleteTopicsRequestTopic()
+	top.Topic = &topic
+	req.Topics, req.TopicNames = append(req.Topics, top), []string{topic}
+	answer, err := req.RequestWith(f.ctx, f.client)
+	if err == nil {
+		err = kerr.ErrorForCode(answer.Topics[0].ErrorCode)
+	}
+	if err != nil {
+		f.t.Fatalf("topic %s: %v", topic, err)
+	}
+}
