@@ -288,8 +288,10 @@ func TestFaultyTopicContents(t *testing.T) {
 			publish(t, r, "cars", []byte("one"), Live)
 			write(t, r, c, append(tc.records,
 				stream.Record{Key: []byte("someone else's"), Value: []byte("record")},
-				stream.Record{Value: []byte("no key")},
 				stream.Record{Key: []byte("cars#guard"), Value: []byte("of a newer Lapwing")})...)
+			if os.Getenv("LAPWING_TEST_BROKERS") == "" { // Apache Kafka refuses it in a compacted topic
+				write(t, r, c, stream.Record{Value: []byte("no key")})
+			}
 			_, _, err := r.Get(t.Context(), Ref{Name: "cars", Version: 2})
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("Get cars/2: %v; want %q", err, tc.want)
