@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
 	"github.com/rs/zerolog"
@@ -56,7 +57,14 @@ func (n *network) cut(brokers ...int) (mend func() error) {
 	}
 	return func() error {
 		for _, i := range brokers {
-			if err := n.ways[i].Start(); err != nil {
+			// The port may be lent to a connection that somebody makes in the meantime.
+			limit, done := context.WithTimeout(context.Background(), 20*time.Second)
+			err := until(limit, "the way listens again", func() (bool, error) {
+				err := n.ways[i].Start()
+				return err == nil, err
+			})
+			done()
+			if err != nil {
 				return err
 			}
 		}
