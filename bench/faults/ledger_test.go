@@ -62,6 +62,11 @@ func (l *ledger) find(format string, args ...any) {
 }
 
 func (l *ledger) read(at place, e entry) {
+	// Deleted records are remembered, and may be read again all the same: a broker writes down where its log begins once a minute, and one
+	// that is killed before gives them back.
+	if _, again := l.in[at]; again {
+		return
+	}
 	l.in[at] = e
 	l.open = append(l.open, at)
 	l.now.in++
@@ -220,7 +225,7 @@ func TestLedgerOfDeletedRecords(t *testing.T) {
 	}
 	whole := newLedger()
 	l.remember(whole)
-	for offset := int64(4); offset < 6; offset++ {
+	for offset := int64(3); offset < 6; offset++ { // the last of the deleted has come back
 		whole.read(place{0, offset}, entry{key: "k"})
 	}
 	for _, offset := range []int64{0, 4, 5} {
