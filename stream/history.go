@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
@@ -55,7 +56,7 @@ type History struct {
 	err  error
 }
 
-// part is one partition's progress; owned by its reader until out is closed.
+// part is one partition's progress; but for passed it is its reader's until out is closed.
 type part struct {
 	Range
 	pos     int64 // next offset wanted: past the last record, or the end that the broker reported
@@ -65,6 +66,8 @@ type part struct {
 	done    bool
 	moved   time.Time
 	warned  bool
+
+	passed atomic.Int64 // offset before which all has been handed out, or holds no record; for Positions
 }
 
 // ReadRanges reads ranges of topic, all partitions in parallel, committed records only. It ends at the ranges' ends, which do not
@@ -100,6 +103,7 @@ func (c *Client) ReadRanges(ctx context.Context, topic string, ranges []Range, o
 		}
 		seen[r.Partition] = true
 		p := &part{Range: r, pos: r.From, done: r.From >= r.To}
+		p.passed.Store(r.From)
 		h.parts = append(h.parts, p)
 		if !p.done {
 			todo = append(todo, p)
@@ -156,6 +160,16 @@ func (h *History) Next(ctx context.Context) (*Batch, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// Positions tells how far each range has been read, in the order given: everything before that offset has been handed out or is about
+// to be, holds no record, or was lost. From any goroutine, at any time.
+func (h *History) Positions() []int64 {
+	out := make([]int64, len(h.parts))
+	for i, p := range h.parts {
+		out[i] = p.passed.Load()
+	}
+	return out
 }
 
 // Results is what became of each range, in the order given. Only after Next has returned io.EOF.
@@ -311,6 +325,7 @@ func (r *rangeReader) records(ctx context.Context, h *haul, from, to int) {
 
 // flush hands out p's batch, if it has one. While the caller is slow this waits, and time that it waits is not a stall.
 func (r *rangeReader) flush(ctx context.Context, p *part) bool {
+	defer p.passed.Store(p.pos)
 	if p.batch == nil {
 		return true
 	}

@@ -33,6 +33,7 @@ type partition struct {
 	times   []int64 // event time of every timeEvery-th row, ms
 	hours   hourRuns
 	partial int64 // rows with more than half of their fields missing
+	outside int64 // records of another time than was asked for
 	leftOut map[string]*LeftOut
 	windows *events.Windows // during the pass; nil without rolling features
 	warming int64           // rows whose windows were not full yet
@@ -122,8 +123,8 @@ func offsets(ranges []stream.Range) (n int64) {
 	return n
 }
 
-// each reads ranges to their end and hands every batch on.
-func (j *job) each(ctx context.Context, ranges []stream.Range, do func(*stream.Batch) error) ([]stream.RangeResult, error) {
+// each reads ranges to their end and hands every batch on; positions tells how far it is.
+func (j *job) each(ctx context.Context, ranges []stream.Range, do func(b *stream.Batch, positions func() []int64) error) ([]stream.RangeResult, error) {
 	h, err := j.Client.ReadRanges(ctx, j.Topic, ranges, stream.HistoryOptions{Readers: min(2, j.Threads)})
 	if err != nil {
 		return nil, err
@@ -137,7 +138,7 @@ func (j *job) each(ctx context.Context, ranges []stream.Range, do func(*stream.B
 		if err != nil {
 			return nil, err
 		}
-		if err := do(b); err != nil {
+		if err := do(b, h.Positions); err != nil {
 			return nil, err
 		}
 	}
@@ -176,7 +177,7 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 	for i := range workers {
 		w := &decodeWorker{
 			decoder: first, statistics: newStatistics(&spec), row: make([]float32, h.width),
-			work: make(chan decodeWork, 2), store: h.store, sampler: j.sampler,
+			work: make(chan decodeWork, 2), store: h.store, sampler: j.sampler, from: r.From, until: r.Until,
 		}
 		if i > 0 {
 			w.decoder = first.Clone()
@@ -209,12 +210,12 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 		})
 	}
 	reading := newReading(ranges)
-	results, err := j.each(ctx, ranges, func(b *stream.Batch) error {
+	results, err := j.each(ctx, ranges, func(b *stream.Batch, positions func() []int64) error {
 		if len(b.Records) == 0 {
 			b.Release()
 			return nil
 		}
-		reading.add(b.Records)
+		reading.records += int64(len(b.Records))
 		p := byID[b.Records[0].Partition]
 		select {
 		case workers[int(b.Records[0].Partition)%len(workers)].work <- decodeWork{b, p}:
@@ -222,7 +223,10 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 			b.Release()
 			return context.Cause(ctx)
 		}
-		j.report(reading.progress(false), false)
+		if j.due() {
+			reading.at(positions())
+			j.report(reading.progress(), true)
+		}
 		// Too many rejected records do not end the pass: how many there were, and of what kinds, is then the same every time.
 		return nil
 	})
@@ -236,7 +240,8 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 	if err != nil {
 		return h, err
 	}
-	last := reading.progress(true)
+	reading.finish()
+	last := reading.progress()
 	j.report(last, true)
 	h.read, r.RecordsPerSecond = reading.records, last.RecordsPerSecond
 
@@ -260,6 +265,7 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 	for i := range h.partitions {
 		h.starts = append(h.starts, h.n)
 		h.n += h.partitions[i].rows.n
+		r.Outside += h.partitions[i].outside
 		h.partitions[i].windows = nil
 	}
 	h.starts = append(h.starts, h.n)
@@ -279,36 +285,42 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 // reading follows a read of ranges by offsets: of a compacted topic few of them hold records, and the read passes the others too.
 type reading struct {
 	*pace
-	total   int64
-	passed  int64
-	reached map[int32]int64 // the offset after the last one seen
-	records int64
-	began   time.Time
+	total, passed int64
+	partitions    []PartitionProgress
+	records       int64
+	began         time.Time
 }
 
 func newReading(ranges []stream.Range) *reading {
-	r := &reading{total: offsets(ranges), reached: map[int32]int64{}, began: time.Now()}
+	r := &reading{total: offsets(ranges), began: time.Now()}
 	for _, rg := range ranges {
-		r.reached[rg.Partition] = rg.From
+		r.partitions = append(r.partitions, PartitionProgress{Range: rg, At: rg.From})
 	}
 	r.pace = newPace(r.total, r.began)
 	return r
 }
 
-func (r *reading) add(records []stream.Record) {
-	last := &records[len(records)-1]
-	r.records += int64(len(records))
-	r.passed += last.Offset + 1 - r.reached[last.Partition]
-	r.reached[last.Partition] = last.Offset + 1
+// at takes how far each range has been read.
+func (r *reading) at(positions []int64) {
+	r.passed = 0
+	for i := range r.partitions {
+		p := &r.partitions[i]
+		p.At = min(max(positions[i], p.From), max(p.To, p.From))
+		r.passed += p.At - p.From
+	}
 }
 
-// progress of the read; at its end everything has been passed, whatever the last offsets hold.
-func (r *reading) progress(end bool) Progress {
-	now := time.Now()
-	p := Progress{Stage: "read", Records: r.records, TotalRecords: r.total}
-	if end {
-		r.passed = r.total
+// finish is at the end: everything has been passed, whatever the last offsets hold.
+func (r *reading) finish() {
+	for i := range r.partitions {
+		r.partitions[i].At = r.partitions[i].To
 	}
+	r.passed = r.total
+}
+
+func (r *reading) progress() Progress {
+	now := time.Now()
+	p := Progress{Stage: "read", Records: r.records, TotalRecords: r.total, Partitions: r.partitions}
 	p.Left = r.left(r.passed, now)
 	p.Done = float64(r.passed) / float64(max(r.total, 1))
 	if s := now.Sub(r.began).Seconds(); s > 0 {
@@ -325,6 +337,8 @@ type decodeWorker struct {
 	row        []float32
 	filter     *events.Filter // nil: every record
 	sampler    *sampler
+	from       int64 // times that the ranges were found by, ms; -1 = open
+	until      int64
 	work       chan decodeWork
 	store      *rowStore // shared
 	perKey     bool
@@ -336,6 +350,9 @@ func (w *decodeWorker) decode(work decodeWork) error {
 	for i := range work.batch.Records {
 		rec := &work.batch.Records[i]
 		p.records++
+		if w.until >= 0 && rec.Time >= w.until || rec.Time < w.from {
+			p.outside++
+		}
 		if rec.Value == nil {
 			p.leave(tombstone, "", rec.Offset)
 			continue

@@ -17,33 +17,17 @@ import (
 // Selection says which records of a topic are read. The zero value is all of them. What it says stands in the lineage as it was
 // asked; the offsets that it came to stand there too.
 type Selection struct {
-	From       string        // the first record at or after this time, by Kafka timestamp: earliest or a time (ParseTime); default earliest
-	Until      string        // up to the first record at or after this time; default the end found at start
+	From       string        // the first record at or after this time, by Kafka timestamp (ParseTime), or offsets such as 0:1500,1-5:900; default earliest
+	Until      string        // up to the first record at or after this time, or up to these offsets; default end, the one found at start
 	Last       time.Duration // so long before Until, or before the topic's latest record, in place of From; default 0, none
 	Partitions string        // numbers and ranges of them, such as 0,3,5-7; default all
 	Sample     string        // a number of records, or a share such as 5% or 0.05; default all
 	Where      string        // the condition that records must meet (events.ParseWhere); default none
 }
 
-// Earliest as a Selection's From is the oldest record that the topic still holds.
-const Earliest = "earliest"
-
-// times as people write them; the zone is UTC where none is written, whatever the machine's is.
-var timeLayouts = []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02T15:04", "2006-01-02 15:04", time.DateOnly}
-
-// ParseTime reads a time as RFC 3339 has it. Without an offset it is UTC; a date alone is its midnight in UTC.
-func ParseTime(s string) (time.Time, error) {
-	for _, layout := range timeLayouts {
-		if t, err := time.Parse(layout, s); err == nil {
-			return t.UTC(), nil
-		}
-	}
-	return time.Time{}, &InputError{What: fmt.Sprintf("%q is no time", s), Next: "write one such as 2026-11-25 or 2026-11-25T14:00 (both UTC), or 2026-11-25T14:00:00+02:00"}
-}
-
 // wanted is a Selection, read.
 type wanted struct {
-	from, until int64 // ms since 1970; -1 = open
+	from, until bound
 	partitions  []int32
 	count       int64   // of records to sample; 0 = by share
 	share       float64 // 1 = all
@@ -57,24 +41,17 @@ func (s *Selection) read() (wanted, error) {
 }
 
 func (s *Selection) parse() (w wanted, faults []error) {
-	w = wanted{from: -1, until: -1, share: 1}
+	w = wanted{from: open, until: open, share: 1}
 	bad := func(err error) { faults = append(faults, err) }
-	when := func(what, text string) int64 {
-		if text == "" || what == "from" && text == Earliest {
-			return -1
-		}
-		t, err := ParseTime(text)
-		if err != nil {
-			err.(*InputError).Place = what
-			bad(err)
-		} else if t.UnixMilli() < 0 {
-			bad(&InputError{What: text + " lies before 1970", Place: what, Next: "for the beginning of the topic leave it out"})
-		}
-		return t.UnixMilli()
+	var err error
+	if w.from, err = parseBound("from", s.From, Earliest); err != nil {
+		bad(err)
 	}
-	w.from, w.until = when("from", s.From), when("until", s.Until)
-	if w.from >= 0 && w.until >= 0 && w.from >= w.until && len(faults) == 0 {
-		bad(&InputError{What: fmt.Sprintf("from %s is not before until %s", s.From, s.Until), Next: "a range runs from the earlier to the later time; a date is its first moment, so November is from 2026-11-01 until 2026-12-01"})
+	if w.until, err = parseBound("until", s.Until, End); err != nil {
+		bad(err)
+	}
+	if why := crossed(w.from, w.until); why != "" && len(faults) == 0 {
+		bad(&InputError{What: fmt.Sprintf("from %s is not before until %s", s.From, s.Until), Next: why})
 	}
 	if s.Last < 0 {
 		bad(&InputError{What: fmt.Sprintf("last is %v", s.Last), Next: "give a time above 0"})
@@ -82,7 +59,9 @@ func (s *Selection) parse() (w wanted, faults []error) {
 	if s.Last > 0 && s.From != "" {
 		bad(&InputError{What: "from and last both say where to begin", Next: "give one of them"})
 	}
-	var err error
+	if s.Last > 0 && w.until.offsets != nil {
+		bad(&InputError{What: "last counts back from a time, and until names offsets", Next: "give until as a time, or from as offsets in place of last"})
+	}
 	if w.partitions, err = parsePartitions(s.Partitions); err != nil {
 		bad(err)
 	}
@@ -97,9 +76,6 @@ func (s *Selection) parse() (w wanted, faults []error) {
 	return w, faults
 }
 
-// maxPartition keeps a slip such as 0-99999999999 from filling memory; Kafka clusters hold fewer partitions in all.
-const maxPartition = 1 << 20
-
 func parsePartitions(text string) ([]int32, error) {
 	if text == "" {
 		return nil, nil
@@ -107,17 +83,12 @@ func parsePartitions(text string) ([]int32, error) {
 	var out []int32
 	for part := range strings.SplitSeq(text, ",") {
 		part = strings.TrimSpace(part)
-		low, high, several := strings.Cut(part, "-")
-		from, err := strconv.ParseUint(low, 10, 32)
-		to := from
-		if several && err == nil {
-			to, err = strconv.ParseUint(high, 10, 32)
-		}
-		if err != nil || to < from || to >= maxPartition {
+		from, to, ok := partitionSpan(part)
+		if !ok {
 			return nil, &InputError{What: fmt.Sprintf("%q is neither a partition's number nor a range of them", part), Place: "partitions " + text, Next: "write them such as 0,3,5-7"}
 		}
 		for p := from; p <= to; p++ {
-			out = append(out, int32(p))
+			out = append(out, p)
 		}
 	}
 	slices.Sort(out)
@@ -158,6 +129,8 @@ type Chosen struct {
 // now on is not among them. Times are Kafka's: a range begins at the first record whose timestamp is at or after From and ends
 // before the first at or after Until, so that records out of time order within it are read with the rest.
 //
+// Offsets that are named are taken as they are (cut).
+//
 // Last counts back from the latest record and not from now: the same topic then gives the same ranges tomorrow.
 func (s *Selection) Choose(ctx context.Context, c *stream.Client, topic string) (Chosen, error) {
 	w, err := s.read()
@@ -168,7 +141,7 @@ func (s *Selection) Choose(ctx context.Context, c *stream.Client, topic string) 
 }
 
 func (s *Selection) choose(ctx context.Context, c *stream.Client, topic string, w wanted) (out Chosen, err error) {
-	out.Until = w.until
+	out.Until = w.until.time
 	ranges, err := c.Ranges(ctx, topic)
 	if err != nil {
 		return out, err
@@ -187,9 +160,10 @@ func (s *Selection) choose(ctx context.Context, c *stream.Client, topic string, 
 	if offsets(ranges) == 0 {
 		return out, emptyError(topic, len(ranges))
 	}
-	from := w.from
+	all := slices.Clone(ranges)
+	from, until := w.from.time, w.until.time
 	if s.Last > 0 {
-		end := w.until
+		end := until
 		if end < 0 {
 			_, latest, err := c.Times(ctx, topic, partitionsOf(ranges))
 			if err != nil {
@@ -207,7 +181,7 @@ func (s *Selection) choose(ctx context.Context, c *stream.Client, topic string, 
 		set func(r *stream.Range, offset int64)
 	}{
 		{from, func(r *stream.Range, at int64) { r.From = min(max(r.From, at), r.To) }},
-		{w.until, func(r *stream.Range, at int64) { r.To = max(min(r.To, at), r.From) }},
+		{until, func(r *stream.Range, at int64) { r.To = max(min(r.To, at), r.From) }},
 	} {
 		if bound.ms < 0 {
 			continue
@@ -220,8 +194,11 @@ func (s *Selection) choose(ctx context.Context, c *stream.Client, topic string, 
 			bound.set(&ranges[i], at[ranges[i].Partition])
 		}
 	}
+	if err := cut(topic, all, ranges, w.from, w.until); err != nil {
+		return out, err
+	}
 	if offsets(ranges) == 0 {
-		return out, s.nothing(ctx, c, topic, ranges, from, w.until)
+		return out, s.nothing(ctx, c, topic, all, from, until)
 	}
 	out.Ranges, out.From = ranges, from
 	return out, nil
@@ -250,6 +227,7 @@ func (j *job) choose(ctx context.Context, r *Report) ([]stream.Range, error) {
 			return nil, emptyError(j.Topic, len(ranges))
 		}
 	}
+	r.Asked = j.Selection.asked(r.From, r.Until)
 	j.sampler, err = newSampler(ctx, w, ranges, j.Seed)
 	return ranges, err
 }
@@ -262,13 +240,34 @@ func partitionsOf(ranges []stream.Range) []int32 {
 	return out
 }
 
-// nothing words a selection that holds no record of a topic that has some.
-func (s *Selection) nothing(ctx context.Context, c *stream.Client, topic string, ranges []stream.Range, from, until int64) error {
-	e := &InputError{What: "no record lies in the time asked: " + timeSpan(from, until), Place: "topic " + topic, Kind: ErrTooFewRows, Next: "ask for another time"}
-	if first, latest, err := c.Times(ctx, topic, partitionsOf(ranges)); err == nil && latest >= 0 {
+// nothing words a selection that holds no record of a topic that has some: all are those that it has.
+func (s *Selection) nothing(ctx context.Context, c *stream.Client, topic string, all []stream.Range, from, until int64) error {
+	e := &InputError{Place: "topic " + topic, Kind: ErrTooFewRows}
+	if asked := s.asked(from, until); asked != timeSpan(from, until) {
+		e.What, e.Next = "no record lies "+asked, "ask for others: "+holds(topic, all)
+		return e
+	}
+	e.What, e.Next = "no record lies in the time asked: "+timeSpan(from, until), "ask for another time"
+	if first, latest, err := c.Times(ctx, topic, partitionsOf(all)); err == nil && latest >= 0 {
 		e.Next = fmt.Sprintf("ask for another time: the records there are from %s to %s", stamp(first), stamp(latest))
 	}
 	return e
+}
+
+// asked says in words what lies between the times that ranges were found by, or the offsets that are named; "" where all is asked for.
+func (s *Selection) asked(from, until int64) string {
+	var parts []string
+	if from >= 0 || until >= 0 {
+		parts = append(parts, timeSpan(from, until))
+	}
+	w, _ := s.parse()
+	if w.from.offsets != nil {
+		parts = append(parts, "from offsets "+s.From)
+	}
+	if w.until.offsets != nil {
+		parts = append(parts, "before offsets "+s.Until)
+	}
+	return strings.Join(parts, ", ")
 }
 
 func timeSpan(from, until int64) string {

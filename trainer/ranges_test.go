@@ -14,24 +14,6 @@ import (
 	"github.com/lapwing-stream/lapwing/stream"
 )
 
-func TestParseTime(t *testing.T) {
-	noon := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
-	for text, want := range map[string]time.Time{
-		"2026-11-25T12:00:00Z": noon, "2026-11-25T14:00:00+02:00": noon, "2026-11-25T12:00:00": noon, "2026-11-25 12:00:00": noon,
-		"2026-11-25T12:00": noon, "2026-11-25 12:00": noon, "2026-11-25": noon.Add(-12 * time.Hour),
-		"2026-11-25T12:00:00.250Z": noon.Add(250 * time.Millisecond), "2026-11-25T06:15:00-05:45": noon,
-	} {
-		if got, err := ParseTime(text); err != nil || !got.Equal(want) {
-			t.Errorf("%s is %v, %v; want %v", text, got, err, want)
-		}
-	}
-	for _, text := range []string{"", "yesterday", "25.11.2026", "2026-13-01", "2026-11-25T25:00", "1764072000000", "now"} {
-		if got, err := ParseTime(text); err == nil {
-			t.Errorf("%q is taken as %v", text, got)
-		}
-	}
-}
-
 func TestSelectionReportsEveryFault(t *testing.T) {
 	for _, c := range []struct {
 		is   Selection
@@ -44,6 +26,14 @@ func TestSelectionReportsEveryFault(t *testing.T) {
 		{Selection{From: "2026-11-25", Until: "2026-11-25"}, []string{"from 2026-11-25 is not before until 2026-11-25"}},
 		{Selection{From: "2026-11-25", Last: time.Hour}, []string{"both say where to begin"}},
 		{Selection{From: "1969-12-31"}, []string{"lies before 1970"}},
+		{Selection{From: "0:1500,1-5:900", Until: "end"}, nil},
+		{Selection{From: "0:100,1:100", Until: "0:101,2:0"}, nil},
+		{Selection{From: "2026-11-25", Until: "0:100"}, nil},
+		{Selection{From: "0:100", Until: "1:50,0:100"}, []string{"from 0:100 is not before until 1:50,0:100"}},
+		{Selection{From: "1500"}, []string{`"1500" is no time and names no partition`}},
+		{Selection{From: "0:1,0-3:2"}, []string{"partition 0 is named twice"}},
+		{Selection{From: "0:x", Until: "1:-5"}, []string{`from: "0:x" is no time`, `until: "1:-5" is no offset of a partition`}},
+		{Selection{Last: time.Hour, Until: "0:100"}, []string{"until names offsets"}},
 		{Selection{Partitions: "7-5"}, []string{`"7-5"`}},
 		{Selection{Partitions: "0-99999999999"}, []string{"99999999999"}},
 		{Selection{Partitions: "-1"}, []string{`"-1"`}},
@@ -92,6 +82,12 @@ func TestSelectionFindsItsRecords(t *testing.T) {
 		{"partitions", Selection{Partitions: "2,0"}, "[{0 0 300} {2 0 300}]"},
 		{"the last of one partition", Selection{Partitions: "0", Last: 3 * time.Second}, "[{0 298 300}]"},
 		{"until after the end", Selection{Until: "2100-01-01"}, "[{0 0 300} {1 0 300} {2 0 300}]"},
+		{"until the end", Selection{Until: End}, "[{0 0 300} {1 0 300} {2 0 300}]"},
+		{"offsets", Selection{From: "0:10,2:30", Until: "1-2:200"}, "[{0 10 300} {1 0 200} {2 30 200}]"},
+		{"the end as an offset", Selection{From: "0-1:299", Until: "0-2:300"}, "[{0 299 300} {1 299 300} {2 0 300}]"},
+		{"an offset and a time", Selection{From: "0-2:90", Until: at(300)}, "[{0 90 100} {1 90 100} {2 90 100}]"},
+		{"an offset behind a time", Selection{From: "0:110", Until: at(300)}, "[{0 110 110} {1 0 100} {2 0 100}]"},
+		{"a time and offsets", Selection{From: at(300), Until: "0-1:150"}, "[{0 100 150} {1 100 150} {2 100 300}]"},
 	} {
 		got, err := c.is.Choose(t.Context(), b.client, "t")
 		if err != nil || fmt.Sprint(got.Ranges) != c.want {
@@ -105,6 +101,10 @@ func TestSelectionFindsItsRecords(t *testing.T) {
 		{Selection{From: "2100-01-01"}, "no record lies in the time asked: at or after 2100-01-01T00:00:00Z", "from 2025-06-15T15:06:40Z to 2025-06-15T15:21:39Z"},
 		{Selection{Until: "2001-01-01"}, "before 2001-01-01T00:00:00Z", "from 2025-06-15T15:06:40Z"},
 		{Selection{From: "2001-01-01", Until: "2002-01-01"}, "from 2001-01-01T00:00:00Z to before 2002-01-01T00:00:00Z", "from 2025-06-15T15:06:40Z"},
+		{Selection{From: "0:301"}, "offset 301 of partition 0 lies beyond its end: committed records end before offset 300", "t holds offsets 0 to 299 of partition 0, 0 to 299 of partition 1"},
+		{Selection{Until: "3:5"}, "partition 3 is named, and is none of those that are read", "0 to 299 of partition 2"},
+		{Selection{From: "0:5", Partitions: "1"}, "partition 0 is named, and is none of those", "t holds offsets 0 to 299 of partition 1"},
+		{Selection{From: "0-2:300"}, "no record lies from offsets 0-2:300", "ask for others: t holds offsets 0 to 299 of partition 0"},
 		{Selection{Partitions: "1,3"}, "topic t has no partition 3: its partitions are 0 to 2", "leave the partitions out"},
 	} {
 		_, err := c.is.Choose(t.Context(), b.client, "t")

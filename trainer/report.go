@@ -20,7 +20,9 @@ type Report struct {
 	Notes    []model.ColumnNote // fields left out and why, and what was done to columns
 	Columns  []ColumnReport
 
-	From, Until   int64 // Kafka times that the ranges were found by, ms since 1970; -1 = open
+	From, Until   int64  // Kafka times that the ranges were found by, ms since 1970; -1 = open
+	Asked         string // those, or the offsets that were asked for, in words; "" = everything
+	Outside       int64  // records that were read and have another time: they stand between records of the time asked
 	Ranges        []model.PartitionRange
 	Rows          model.Rows
 	LeftOut       []LeftOut        // most frequent first
@@ -124,8 +126,11 @@ func (r *Report) Write(w io.Writer) error {
 		}
 	}
 	line("read", "%s of topic %s, %s: %s usable", plural(r.Rows.Read, "record"), r.Topic, plural(int64(len(r.Ranges)), "partition"), thousands(r.Rows.Used))
-	if r.From >= 0 || r.Until >= 0 {
-		line("", "%s", timeSpan(r.From, r.Until))
+	if r.Asked != "" {
+		line("", "%s", r.Asked)
+	}
+	if r.Outside > 0 {
+		line("", "%s of another time among them: the topic is not in order of its Kafka timestamps", plural(r.Outside, "record"))
 	}
 	for _, l := range r.LeftOut {
 		line("left out", "%s %s", thousands(l.Count), l.words())

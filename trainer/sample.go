@@ -97,7 +97,7 @@ func (j *job) sample(ctx context.Context, ranges []stream.Range, filter *events.
 	}
 	kept := map[place]*thinned{}
 	take := func(stripe int, ranges []stream.Range, values, bytes int) error {
-		_, err := j.each(ctx, ranges, func(b *stream.Batch) error {
+		_, err := j.each(ctx, ranges, func(b *stream.Batch, _ func() []int64) error {
 			defer b.Release()
 			out.read += int64(len(b.Records))
 			for _, rec := range b.Records {

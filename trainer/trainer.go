@@ -183,6 +183,22 @@ type Progress struct {
 	Candidates       []Candidate   // where several are trained: as far as they have come; valid during the call
 	Running          int           // of those, how many are still learning
 	Leader           string        // which of them has the lowest validation loss, Validation
+
+	Partitions []PartitionProgress // while reading, ascending; valid during the call
+}
+
+// PartitionProgress is how far a partition has been read.
+type PartitionProgress struct {
+	stream.Range
+	At int64 // the offset that comes next; To when it is done
+}
+
+// Done is the share of its offsets that have been passed.
+func (p *PartitionProgress) Done() float64 {
+	if p.From >= p.To {
+		return 1
+	}
+	return float64(p.At-p.From) / float64(p.To-p.From)
 }
 
 // progressEvery keeps reports to about ten a second.
@@ -204,14 +220,14 @@ type job struct {
 
 // report hands progress on, at most every progressEvery unless last.
 func (j *job) report(p Progress, last bool) {
-	if j.Progress == nil {
-		return
-	}
-	if now := time.Now(); last || now.Sub(j.reported) >= progressEvery {
-		j.reported = now
+	if j.Progress != nil && (last || j.due()) {
+		j.reported = time.Now()
 		j.Deps.Progress(p)
 	}
 }
+
+// due tells whether somebody waits for a report.
+func (j *job) due() bool { return j.Progress != nil && time.Since(j.reported) >= progressEvery }
 
 // Run trains one model. It returns a report also with ErrOvertaken and other failures to publish, where the model
 // is finished and kept in a file. When ctx ends, nothing has been published.

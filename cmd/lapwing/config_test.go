@@ -405,3 +405,33 @@ func golden(t *testing.T, name string, got []byte) {
 
 // home is the package's folder: tests change the working directory.
 var home, _ = os.Getwd()
+
+// What is said nearer to the command line about where reading begins stands in for the rest, whether it is a time or a length of one.
+func TestBeginningOfTheHistoryIsOne(t *testing.T) {
+	from, _ := lookup(declared(), "train.from")
+	last, _ := lookup(declared(), "train.last")
+	for _, c := range []struct {
+		name, file string
+		o          loadOptions
+		from       string
+		last       time.Duration
+	}{
+		{"nothing", "", loadOptions{}, "", 0},
+		{"the file's", "train: {last: 30d, until: end}", loadOptions{}, "", 720 * time.Hour},
+		{"--from over the file's last", "train: {last: 30d}", loadOptions{flags: []given{{from, "--from", "0:1500"}}}, "0:1500", 0},
+		{"--last over the file's from", "train: {from: 2026-11-01}", loadOptions{flags: []given{{last, "--last", "1h"}}}, "", time.Hour},
+		{"the environment's over the file's", "train: {from: 2026-11-01}", loadOptions{environ: []string{"LAPWING_TRAIN_LAST=2h"}}, "", 2 * time.Hour},
+		{"both from one place, for Validate to refuse", "train: {from: 2026-11-01, last: 1h}", loadOptions{}, "2026-11-01", time.Hour},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e, err := load(t, c.file, c.o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e.settleBeginning()
+			if o, _ := trainOptions(&trainFlags{}, &e.Train); o.From != c.from || o.Last != c.last {
+				t.Errorf("from %q, last %v; want %q, %v", o.From, o.Last, c.from, c.last)
+			}
+		})
+	}
+}

@@ -143,8 +143,31 @@ func (p *progress) text(r trainer.Progress) string {
 		if r.RecordsPerSecond > 0 {
 			s += "  " + rate(r.RecordsPerSecond)
 		}
+		s += behind(r.Partitions)
 	}
 	return s
+}
+
+// behind says how many partitions have been read, and which is the furthest from its end: that is where a broker or disk is slow, or
+// most of the history. Nothing when all are done.
+func behind(partitions []trainer.PartitionProgress) string {
+	if len(partitions) < 2 {
+		return ""
+	}
+	done, slowest := 0, 0
+	for i := range partitions {
+		if partitions[i].At >= partitions[i].To {
+			done++
+		}
+		if partitions[i].Done() < partitions[slowest].Done() {
+			slowest = i
+		}
+	}
+	if done == len(partitions) {
+		return ""
+	}
+	p := &partitions[slowest]
+	return fmt.Sprintf("  %d of %d partitions, slowest: %d at %.0f %%", done, len(partitions), p.Partition, math.Floor(100*p.Done()))
 }
 
 // gpu says how much of the stage the device was at work, and how much of its memory is held; nothing of a device that had no part.

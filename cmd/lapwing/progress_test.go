@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/lapwing-stream/lapwing/kernels"
+	"github.com/lapwing-stream/lapwing/stream"
 	"github.com/lapwing-stream/lapwing/trainer"
 )
 
@@ -41,4 +42,24 @@ func TestProgressOfADevice(t *testing.T) {
 			t.Error(got)
 		}
 	})
+}
+
+// A read says which partition is the furthest from its end, and nothing where there is one or all are done.
+func TestProgressOfPartitions(t *testing.T) {
+	at := func(p int32, at, to int64) trainer.PartitionProgress {
+		return trainer.PartitionProgress{Range: stream.Range{Partition: p, From: 100, To: to}, At: at}
+	}
+	for want, partitions := range map[string][]trainer.PartitionProgress{
+		"":                                       {at(0, 100, 200)},
+		"  0 of 2 partitions, slowest: 0 at 0 %": {at(0, 100, 200), at(1, 101, 200)},
+		"  2 of 3 partitions, slowest: 7 at 99 %": {at(0, 200, 200), at(7, 1099, 1101), at(9, 100, 100)},
+		"  1 of 3 partitions, slowest: 9 at 50 %": {at(0, 190, 200), at(7, 1100, 1100), at(9, 150, 200)},
+	} {
+		if got := behind(partitions); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	if got := behind([]trainer.PartitionProgress{at(0, 200, 200), at(1, 50, 50)}); got != "" {
+		t.Errorf("all are done: %q", got)
+	}
 }

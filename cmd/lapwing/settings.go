@@ -56,6 +56,9 @@ type TrainConfig struct {
 	Engine          string        `yaml:"engine" default:"auto" oneof:"auto|cpu|gorgonia|cuda" doc:"what computes: auto takes the fastest that works here and says which; a named one never falls back; cuda needs lapwing-gpu"`
 	MaxMemory       Size          `yaml:"max_memory" default:"1GiB" min:"1048576" unit:"size" doc:"memory for the history's rows; those beyond it go to a file in spill_dir, and the model is the same"`
 	SpillDir        string        `yaml:"spill_dir" default:"" unit:"folder" doc:"where that file is, which is gone when training ends, however it ends; empty: the system's folder for temporary files"`
+	From            string        `yaml:"from" default:"" unit:"TIME|OFFSETS" doc:"reading begins at the first record of this time or later, such as 2026-11-01 or 2026-11-01T14:00+01:00, UTC without an offset; or at offsets by partition, such as 0:1500,1-5:900; earliest, or empty: at the oldest record kept"`
+	Until           string        `yaml:"until" default:"" unit:"TIME|OFFSETS" doc:"reading ends before the first record of this time or later, or before these offsets; end, or empty: at the end found at the start"`
+	Last            time.Duration `yaml:"last" default:"0s" min:"0" unit:"duration" doc:"reading begins so long before until, or before the topic's latest record, in place of from; 0: as from says"`
 	MaxRejected     Share         `yaml:"max_rejected" default:"5%" min:"0" max:"1" unit:"share" doc:"training stops when more of the records than this cannot be read"`
 	AllowLoss       Share         `yaml:"allow_loss" default:"5%" min:"0" max:"1" unit:"share" doc:"training stops when retention deletes more of the history than this while it is read"`
 	MinRows         int           `yaml:"min_rows" default:"100" min:"1" unit:"rows" doc:"fewest usable rows to train on"`

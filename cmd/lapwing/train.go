@@ -39,8 +39,9 @@ func (a *app) trainCommand() *cobra.Command {
 publishes the model to the model topic. The alias live moves to it, so a running scorer takes it
 at once. Ends by printing the lines that serve and watch it.
 
---from, --until, --last and --partitions read part of the topic, by the records' Kafka timestamps;
---where leaves out records by what is in them, and --sample draws evenly from the rest.
+--from, --until, --last and --partitions read part of the topic, by the records' Kafka timestamps
+or by offsets; --where leaves out records by what is in them, and --sample draws evenly from the
+rest.
 
 What the fields are is inferred from the history; --dry-run shows it as a feature spec, which can
 be edited and given back with --spec. A field that holds the truth is named with --label: it
@@ -60,6 +61,7 @@ checkpoints.`,
   lapwing train --topic cars --model cars --last 30d --sample 1000000
   lapwing train --topic cars --model cars --where 'event.speed > 0 && event.model == "M3"'
   lapwing train --topic cars --model cars --from 2026-11-01 --until 2026-11-15T06:00+01:00
+  lapwing train --topic cars --model cars --from 0:1500000,1:1480000 --until 0:2500000,1:2480000
   lapwing train --topic cars --model cars --alias none --layers 14,7,14 --seed 2
   lapwing train --topic cars --model cars --candidates 8               # the best of eight seeds
   lapwing train --topic cars --model cars --candidates 5 --vary width
@@ -91,18 +93,23 @@ checkpoints.`,
 	f.BoolVar(&o.dryRun, "dry-run", false, "print the feature spec and what was found; train and publish nothing")
 	f.StringVar(&o.resume, "resume", "", "go on from the newest checkpoint of this model, or from that of `RUN`; where there is none, begin at the beginning")
 	f.Lookup("resume").NoOptDefVal = trainer.Newest
-	addSelectionFlags(f, &o.Selection)
+	addPartFlags(f, &o.Selection)
 	f.StringVar(&o.Sample, "sample", "", "train on this many records, `NUMBER|SHARE` such as 100000 or 5%, drawn evenly over what is read")
 	a.trainSettings(cmd)
 	a.jsonFlag(f, "end with one JSON object in place of the report")
 	return cmd
 }
 
-// addSelectionFlags adds the flags that say which part of a topic is read.
+// addSelectionFlags adds the flags that say which part of a topic is scored; of train, from, until and last are settings.
 func addSelectionFlags(f *pflag.FlagSet, s *trainer.Selection) {
-	f.StringVar(&s.From, "from", "", "begin at the first record of this `TIME` or later, such as 2026-11-01 or 2026-11-01T14:00+01:00; UTC without an offset; earliest: all that is kept")
-	f.StringVar(&s.Until, "until", "", "end before the first record of this `TIME` or later; empty: the end found at the start")
+	f.StringVar(&s.From, "from", "", "begin at the first record of this `TIME|OFFSETS` or later, such as 2026-11-01 or 2026-11-01T14:00+01:00, UTC without an offset; or at offsets by partition, such as 0:1500,1-5:900; earliest: all that is kept")
+	f.StringVar(&s.Until, "until", "", "end before the first record of this `TIME|OFFSETS` or later; end, or empty: the end found at the start")
 	f.Var((*durationFlag)(&s.Last), "last", "begin this `DURATION`, such as 30d or 12h, before --until or the topic's latest record")
+	addPartFlags(f, s)
+}
+
+// addPartFlags adds those that say which records of a range are read.
+func addPartFlags(f *pflag.FlagSet, s *trainer.Selection) {
 	f.StringVar(&s.Where, "where", "", "read only records for which `CONDITION` holds, such as 'event.speed > 0 && event.model == \"M3\"'")
 	f.StringVar(&s.Partitions, "partitions", "", "read only these partitions, `NUMBERS` such as 0,3,5-7")
 }
@@ -126,6 +133,28 @@ func (d *durationFlag) Set(text string) error {
 	return nil
 }
 
+// settleBeginning: from and last both say where reading begins, so one that is given nearer to the command line stands in for the
+// other: --from for a file's last.
+func (e *effective) settleBeginning() {
+	rank := func(path string) int {
+		switch origin := e.origin[path]; {
+		case origin == "":
+			return 0
+		case strings.HasPrefix(origin, "--"):
+			return 3
+		case strings.HasPrefix(origin, envPrefix):
+			return 2
+		}
+		return 1
+	}
+	switch from, last := rank("train.from"), rank("train.last"); {
+	case from > last:
+		e.Train.Last = 0
+	case last > from:
+		e.Train.From = ""
+	}
+}
+
 // trainOptions joins what the flags and the configuration say.
 func trainOptions(o *trainFlags, c *TrainConfig) (trainer.Options, error) {
 	t := trainer.Defaults()
@@ -139,6 +168,7 @@ func trainOptions(o *trainFlags, c *TrainConfig) (trainer.Options, error) {
 	t.Rolling, t.RollingKeys = c.Rolling, c.RollingKeys
 	t.Candidates, t.Vary, t.PerKey, t.MaxKeys = c.Candidates, c.Vary, c.PerKey, c.MaxKeys
 	t.SpillDir, t.DryRun, t.Selection = c.SpillDir, o.dryRun, o.Selection
+	t.From, t.Until, t.Last = c.From, c.Until, c.Last
 	t.Checkpoint, t.Resume = c.Checkpoint, o.resume
 	if o.spec != "" {
 		spec, err := events.ReadSpec(o.spec)
@@ -165,6 +195,7 @@ func (a *app) train(cmd *cobra.Command, o *trainFlags) error {
 	if err != nil {
 		return err
 	}
+	e.settleBeginning()
 	defer a.boundTraining(e)()
 	t, err := trainOptions(o, &e.Train)
 	if err != nil {
@@ -315,7 +346,7 @@ func writeDryRun(w io.Writer, r *trainer.Report) error {
 func writeTrainJSON(w io.Writer, r *trainer.Report, engine string, next []string) error {
 	object := map[string]any{
 		"topic": r.Topic, "model": r.Name, "cluster": r.Cluster, "engine": engine, "published": r.Published,
-		"spec": r.Spec, "inferred": r.Inferred, "notes": r.Notes, "partitions": r.Ranges, "rows": r.Rows, "left_out": r.LeftOut, "partial": r.Partial,
+		"spec": r.Spec, "inferred": r.Inferred, "notes": r.Notes, "asked": r.Asked, "partitions": r.Ranges, "outside": r.Outside, "rows": r.Rows, "left_out": r.LeftOut, "partial": r.Partial,
 		"seconds":            r.Seconds.Read + r.Seconds.Fit + r.Seconds.Judge + r.Seconds.Publish,
 		"records_per_second": r.RecordsPerSecond, "spilled_bytes": r.Spilled, "records_per_day": r.RecordsPerDay, "span": r.Span, "timeline": r.Timeline,
 	}
