@@ -23,10 +23,9 @@ type checkpoint struct {
 	Ranges   []stream.Range             `json:"ranges"`
 	From     int64                      `json:"from"` // times that the ranges were found by, ms; -1 = open
 	Until    int64                      `json:"until"`
-	Settings map[string]json.RawMessage `json:"settings"`          // those that change the result
-	History  string                     `json:"history"`           // digest of what was made of the history
-	Steps    int                        `json:"steps"`             // planned in a try
-	Reading  bool                       `json:"reading,omitempty"` // the run had not read all of it: of what it came to, the ranges are all that is kept
+	Settings map[string]json.RawMessage `json:"settings"` // those that change the result
+	History  string                     `json:"history"`  // digest of what was made of the history
+	Steps    int                        `json:"steps"`    // planned in a try
 	State    descentState               `json:"-"`
 	Contest  *standing                  `json:"-"` // of several networks, in place of State, which then has the step alone
 }

@@ -105,9 +105,6 @@ func (j *job) read(ctx context.Context, r *Report) (*history, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := j.fixed(ranges, r); err != nil {
-		return nil, err
-	}
 	spec, known, err := j.spec(ctx, ranges, r)
 	if err != nil {
 		return nil, err
@@ -226,7 +223,6 @@ func (j *job) pass(ctx context.Context, ranges []stream.Range, spec model.Spec, 
 			b.Release()
 			return context.Cause(ctx)
 		}
-		j.checkpoints.reading(ctx, j)
 		if j.due() {
 			reading.at(positions())
 			j.report(reading.progress(), true)

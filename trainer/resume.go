@@ -26,15 +26,13 @@ var (
 // Kept is what a run leaves that ends before its model is published.
 type Kept struct {
 	Run         string // whose checkpoint another run can go on from; "" where there is none
-	Step, Steps int    // that it has made, of those planned at most; of none where it was still reading, and the checkpoint holds what it reads
+	Step, Steps int    // that it has made, of those planned at most
 	Unwritten   error  // why what was learned last is in no checkpoint; nil where it is, and where nothing was learned yet or none is kept
 }
 
 func (k Kept) String() string {
 	text := "no checkpoint was written"
-	if k.Run != "" && k.Steps == 0 {
-		text = "a checkpoint holds which offsets were being read"
-	} else if k.Run != "" {
+	if k.Run != "" {
 		text = fmt.Sprintf("a checkpoint holds step %d of %d", k.Step, k.Steps)
 	}
 	if k.Unwritten != nil {
@@ -109,21 +107,12 @@ func (j *job) prepare(ctx context.Context) error {
 			if err != nil {
 				return &InputError{What: fmt.Sprintf("the checkpoint of run %s cannot be used: %v", f.run, err), Place: "model " + j.Model + ", topic " + CheckpointTopic, Next: "train without --resume: the same seed and data give the same model", Kind: ErrNoCheckpoint}
 			}
-			if err := j.fits(ctx); err != nil {
-				if misfit := (*InputError)(nil); !j.resumed.Reading || j.Resume != Newest || !errors.As(err, &misfit) {
-					return err
-				}
-				j.Log.Warn("the interrupted run had learned nothing yet, and what it read cannot be read again: training begins at the beginning", "model", j.Model, "run", f.run, "why", err)
-				j.resumed = nil
-				break
-			}
 			run, slot = f.run, (from+1)%slots
 			for key := range f.values {
 				written[key] = true
 			}
-			if j.resumed.Reading {
-				j.Log.Info("reading the offsets of an interrupted run again", "model", j.Model, "run", run)
-				break
+			if err := j.fits(ctx); err != nil {
+				return err
 			}
 			j.Log.Info("going on from a checkpoint", "model", j.Model, "run", run, "step", j.resumed.State.Step, "steps", j.resumed.Steps)
 		case j.Resume == Newest:
@@ -181,32 +170,6 @@ func (j *job) fits(ctx context.Context) error {
 	return nil
 }
 
-// fixed is called once it is known what is read: a run that is called off after it has read for longer than from one checkpoint to the
-// next leaves the ranges, so that another reads the same, whatever has been written since. Rows are not kept: they are as many bytes as
-// the history's own, which the topic has.
-func (j *job) fixed(ranges []stream.Range, r *Report) error {
-	c := j.checkpoints
-	if c == nil || j.resumed != nil && !j.resumed.Reading {
-		return nil
-	}
-	settings, err := j.resultSettings()
-	if err != nil {
-		return err
-	}
-	c.plan = checkpoint{Model: j.Model, Cluster: r.Cluster, Ranges: ranges, From: r.From, Until: r.Until, Settings: settings, Reading: true}
-	c.at = time.Now()
-	c.wrote = j.resumed != nil
-	j.resumed = nil
-	return nil
-}
-
-// reading is called now and then while the history is read.
-func (c *checkpoints) reading(ctx context.Context, j *job) {
-	if c.due() && c.plan.Reading && !c.wrote {
-		c.tick(ctx, j, func(*checkpoint) {})
-	}
-}
-
 // start makes a run of so many steps ready to write checkpoints, or refuses one that would go on with another history.
 func (j *job) start(total int, r *Report, h *history, l *lesson) error {
 	made := madeOf(h.n, l.train, l.held)
@@ -238,15 +201,11 @@ func madeOf(rows int, train *rowSet, held []float32) string {
 }
 
 // leave words the end of a run that left nothing, and writes a last checkpoint: its context has ended, or its device failed, or what
-// came after the learning. While the history is read there is nothing to keep but what is read: an earlier checkpoint, where the run began
-// from one, still stands.
+// came after the learning. While the history is read there is nothing to keep: an earlier checkpoint, where the run began from one, still
+// stands.
 func (j *job) leave(ctx context.Context, err error) error {
 	c := j.checkpoints
 	if c == nil && (j.Checkpoint == 0 || j.DryRun) {
-		return err
-	}
-	if wrong := (*InputError)(nil); c != nil && c.plan.Reading && ctx.Err() == nil && errors.As(err, &wrong) {
-		c.clear(ctx, j) // the same offsets would end the next run in the same way
 		return err
 	}
 	kept := j.kept(ctx)
@@ -255,7 +214,7 @@ func (j *job) leave(ctx context.Context, err error) error {
 	}
 	if failed := (*DeviceError)(nil); errors.As(err, &failed) {
 		failed.Kept = kept
-	} else if c != nil && c.wrote && c.plan.Steps > 0 {
+	} else if c != nil && c.wrote {
 		j.Log.Warn("training failed; what it had learned before is in its last checkpoint", "topic", CheckpointTopic, "model", j.Model, "run", c.run, "step", c.step, "steps", c.plan.Steps)
 	}
 	return err
@@ -266,9 +225,6 @@ func (j *job) kept(ctx context.Context) (k Kept) {
 	c := j.checkpoints
 	if c == nil {
 		return k
-	}
-	if ctx.Err() != nil && c.last == nil && c.plan.Reading && !c.wrote && (c.due() || c.failed) {
-		c.last = c.now(func(*checkpoint) {})
 	}
 	if c.last != nil {
 		k.Unwritten = c.write(context.WithoutCancel(ctx), c.last)

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"slices"
 	"testing"
 	"time"
 
@@ -163,52 +162,6 @@ func TestRealKafkaTransactionMarker_Case1_01(t *testing.T) {
 	f.run(&some, "train", "--topic", topic, "--model", "marker"+f.suffix, "--last", "1h", "--epochs", "1", "--json")
 	if some.Rows.Read != 100 || some.Partitions[0].To != 202 {
 		t.Errorf("by time: rows %+v of %+v", some.Rows, some.Partitions)
-	}
-}
-
-// case 1.04: a span of time, the offsets that it came to, and the same offsets once retention has deleted some of them.
-func TestRealKafkaPartOfTheHistory_Case1_04(t *testing.T) {
-	f := realKafka(t)
-	topic := "part" + f.suffix
-	f.makeTopic(topic, 3, "retention.ms", "-1")
-	begin := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
-	var batch []*kgo.Record
-	for i := range 3000 {
-		r := reading(topic, int32(i%3), i)
-		r.Timestamp = begin.Add(time.Duration(i) * time.Second)
-		batch = append(batch, r)
-	}
-	f.produce(batch...)
-	ranges := func(args ...string) (out []int64) {
-		var made readRanges
-		f.run(&made, append([]string{"train", "--topic", topic, "--model", topic, "--epochs", "1", "--json"}, args...)...)
-		for _, p := range made.Partitions {
-			out = append(out, p.From, p.To, p.Records, p.Lost)
-		}
-		return out
-	}
-	want := []int64{200, 800, 600, 0, 200, 800, 600, 0, 200, 800, 600, 0}
-	if got := ranges("--from", "2026-11-01T00:10", "--until", "2026-11-01T00:40"); !slices.Equal(got, want) {
-		t.Errorf("by time %v, want %v", got, want)
-	}
-	if got := ranges("--last", "30m", "--until", "2026-11-01T00:40"); !slices.Equal(got, want) {
-		t.Errorf("by a length of time %v, want %v", got, want)
-	}
-	if got := ranges("--from", "0-2:200", "--until", "0-2:800"); !slices.Equal(got, want) {
-		t.Errorf("by offsets %v, want %v", got, want)
-	}
-	del := kmsg.NewPtrDeleteRecordsRequest()
-	del.Topics = []kmsg.DeleteRecordsRequestTopic{{Topic: topic, Partitions: []kmsg.DeleteRecordsRequestTopicPartition{{Partition: 1, Offset: 220}}}}
-	answer, err := del.RequestWith(f.ctx, f.client)
-	if err == nil {
-		err = kerr.ErrorForCode(answer.Topics[0].Partitions[0].ErrorCode)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	want[6], want[7] = 580, 20
-	if got := ranges("--from", "0-2:200", "--until", "0-2:800"); !slices.Equal(got, want) {
-		t.Errorf("by offsets of which some are gone %v, want %v", got, want)
 	}
 }
 

@@ -277,9 +277,6 @@ func interrupted(ctx context.Context, t *trainer.Options, err error) error {
 		f.what += ", and no checkpoint was written"
 	case left.Run == "":
 		f.what += ", and no checkpoint could be written"
-	case left.Steps == 0:
-		f.what += "; a checkpoint holds which offsets were being read"
-		f.next = "the same command with --resume reads the same again, for 7 days, whatever is written meanwhile"
 	default:
 		f.what += fmt.Sprintf("; a checkpoint holds step %s of %s", count(int64(left.Step)), count(int64(left.Steps)))
 		f.next = "the same command with --resume goes on from there, for 7 days"
