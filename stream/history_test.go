@@ -14,7 +14,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// transact writes recs in one transaction, committed or aborted.
+// transact writes recs, of one partition, in one transaction, committed or aborted, and waits until readers of committed records may pass
+// it: a broker has promised the end before it is written.
 func transact(t *testing.T, c *Client, commit bool, recs ...Record) {
 	t.Helper()
 	ctx := ctxOf(t)
@@ -23,12 +24,22 @@ func transact(t *testing.T, c *Client, commit bool, recs ...Record) {
 		t.Fatal(err)
 	}
 	defer tr.Close()
+	top, p := recs[0].Topic, recs[0].Partition
+	marks, err := c.Watermarks(ctx, top)
+	if err != nil {
+		t.Fatal(err)
+	}
 	end := tr.Commit
 	if !commit {
 		end = tr.Abort
 	}
 	if err := errors.Join(tr.Begin(), tr.Produce(ctx, recs), tr.p.Flush(ctx), end(ctx)); err != nil {
 		t.Fatal(err)
+	}
+	for mustRanges(t, c, top)[p].To < marks[p].To+int64(len(recs)) {
+		if !pause(ctx, 0) {
+			t.Fatalf("the end of a transaction is not written to %s/%d", top, p)
+		}
 	}
 }
 
