@@ -359,7 +359,7 @@ func TestRunOnceEndsExactlyOnce(t *testing.T) {
 	}{
 		{name: "published", config: config(place.brokers), train: []string{"--topic", "cars", "--model", "published"}, ending: "published", published: true},
 		{name: "bad-config", config: "kafka: {bootstrap.server: nowhere}\n", train: endless("bad-config"), ending: "refused", code: 2, said: "bootstrap.server"},
-		{name: "hang", config: config(place.brokers), args: []string{"--limit", "3s", "--grace", "1s"}, train: endless("hang"),
+		{name: "hang", config: config(place.brokers), args: []string{"--limit", "12s", "--grace", "1s"}, train: endless("hang"),
 			during: func(_ *machine, training int, _ *os.Process) { syscall.Kill(training, syscall.SIGSTOP) }, ending: "limit", code: 124},
 		{name: "limit", config: config(place.brokers), args: []string{"--limit", "8s"}, train: endless("limit"), ending: "limit", code: 124, said: "interrupted"},
 		{name: "notice", config: config(place.brokers), train: endless("notice"),
