@@ -18,8 +18,9 @@ import (
 )
 
 // The model topic of a real broker under a scorer: a trainer killed between the parts of a model, two trainers that end at once, a wrong
-// retention, and the topic deleted and made anew.
-func TestRealKafkaModelTopic_Case5_10_6_18_1_15(t *testing.T) {
+// retention, and the topic deleted and made anew. Of make soak-models: how soon a trainer is caught between two parts is luck, and each try
+// trains a large network.
+func TestModelTopicAmongTrainers_Case5_10_6_18_1_15(t *testing.T) {
 	f := realKafka(t)
 	topic, model, models := "parts"+f.suffix, "parts"+f.suffix, "models"+f.suffix
 	f.environ = append(f.environ, "LAPWING_MODELS_TOPIC="+models)
