@@ -128,9 +128,8 @@ soak: build ## every kind of fault for an hour, also those whose findings are op
 soak-training: build ## train on 50 million records of real Kafka within 1 GiB: about 20 GB of disk and an hour (needs java, mvn)
 	@bench/kafka/with-kafka $(GO) test -tags e2e -count=1 -v -timeout 4h -run SoakTraining ./cmd/lapwing
 
-soak-models: ## 200 versions, published, moved and deleted on a real Kafka whose cleaner is at work, and trainers that are killed: some minutes (needs java, mvn)
+soak-models: ## 200 versions, published, moved and deleted on a real Kafka whose cleaner is at work: some minutes (needs java, mvn)
 	@bench/kafka/with-kafka $(GO) test -tags e2e -count=1 -v -timeout 30m -run TheTopicIsCompacted ./registry -versions 200
-	@bench/kafka/with-kafka $(GO) test -tags e2e -count=1 -v -timeout 20m -run ModelTopicAmongTrainers ./cmd/lapwing
 
 clean: ## remove bin and build
 	@rm -rf bin build
