@@ -95,7 +95,7 @@ func (f *flow) aborted(topic string, records ...*kgo.Record) {
 // copyOf gives the records that would make one version of a model another, alias and all.
 func (f *flow) copyOf(topic, model string, from, to int) (out []*kgo.Record) {
 	f.t.Helper()
-	for _, r := range f.all(topic, kgo.FetchIsolationLevel(kgo.ReadCommitted()))[0] {
+	for _, r := range f.all(topic)[0] {
 		if rest, ok := strings.CutPrefix(string(r.Key), fmt.Sprintf("%s/%d", model, from)); ok {
 			out = append(out, &kgo.Record{Key: fmt.Appendf(nil, "%s/%d%s", model, to, rest), Value: r.Value})
 		}
@@ -111,7 +111,7 @@ func (f *flow) copyOf(topic, model string, from, to int) (out []*kgo.Record) {
 func (f *flow) where(topic, key string) (at int64) {
 	f.t.Helper()
 	at = -1
-	for _, r := range f.all(topic, kgo.FetchIsolationLevel(kgo.ReadCommitted()))[0] {
+	for _, r := range f.all(topic)[0] {
 		if string(r.Key) == key {
 			at = r.Offset
 		}

@@ -207,7 +207,7 @@ func (f *flow) ends(topic string) map[int32]int64 {
 }
 
 // all reads a topic from its beginning to its end as of now, by partition.
-func (f *flow) all(topic string, o ...kgo.Opt) map[int32][]*kgo.Record {
+func (f *flow) all(topic string) map[int32][]*kgo.Record {
 	f.t.Helper()
 	ends := f.ends(topic)
 	from := map[int32]kgo.Offset{}
@@ -223,7 +223,7 @@ func (f *flow) all(topic string, o ...kgo.Opt) map[int32][]*kgo.Record {
 		return out
 	}
 	// Control records are asked for only to see that the end has come: the last offset may be a transaction's marker.
-	c := f.connect(append(o, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}), kgo.KeepControlRecords())...)
+	c := f.connect(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}), kgo.KeepControlRecords())
 	defer c.Close()
 	for left > 0 {
 		fetches := c.PollFetches(f.ctx)

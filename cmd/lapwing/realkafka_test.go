@@ -222,7 +222,7 @@ func (f *flow) awaitVersions(topic string, want ...int) {
 func (f *flow) wholeModels(topic, name string, versions ...trained) {
 	f.t.Helper()
 	last := map[string][]byte{}
-	for _, records := range f.all(topic, kgo.FetchIsolationLevel(kgo.ReadCommitted())) {
+	for _, records := range f.all(topic) {
 		for _, r := range records {
 			if last[string(r.Key)] = r.Value; r.Value == nil {
 				delete(last, string(r.Key))

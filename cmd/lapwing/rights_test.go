@@ -30,15 +30,7 @@ type guarded struct {
 
 func guardedKafka(t *testing.T) *guarded {
 	t.Helper()
-	jars, err := filepath.Abs("../../build/peers")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := kafka.Broker.Install(t.Context(), jars); err != nil {
-		t.Fatal(err)
-	}
-	g := &guarded{}
-	g.cluster, err = kafka.Start(t.Context(), kafka.Options{Dir: jars, Listeners: []kafka.Listener{{Name: "SASL", Protocol: "SASL_PLAINTEXT"}}, Server: []string{
+	cluster, err := kafka.Start(t.Context(), kafka.Options{Dir: peers(t, kafka.Broker), Listeners: []kafka.Listener{{Name: "SASL", Protocol: "SASL_PLAINTEXT"}}, Server: []string{
 		"authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer", "super.users=User:ANONYMOUS",
 		"listener.name.sasl.sasl.enabled.mechanisms=PLAIN",
 		`listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_ada="ada";`,
@@ -46,9 +38,8 @@ func guardedKafka(t *testing.T) *guarded {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { g.cluster.Close() })
-	g.flow = newFlow(t, g.cluster.Addr())
-	return g
+	t.Cleanup(func() { cluster.Close() })
+	return &guarded{newFlow(t, cluster.Addr()), cluster}
 }
 
 // ada is a command of the program as a user whose rights are counted.

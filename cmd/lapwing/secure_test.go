@@ -157,13 +157,6 @@ type secured struct {
 
 func secureKafka(t *testing.T) *secured {
 	t.Helper()
-	jars, err := filepath.Abs("../../build/peers")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := kafka.Broker.Install(t.Context(), jars); err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
 	s := &secured{ours: newAuthority(t, dir, "ours"), other: newAuthority(t, dir, "other")}
 	tomorrow := time.Now().Add(24 * time.Hour)
@@ -176,7 +169,8 @@ func secureKafka(t *testing.T) *secured {
 	s.token = tokens.URL + "/token"
 	t.Setenv("JAVA_TOOL_OPTIONS", "-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls="+tokens.URL+"/keys")
 	sasl := "listener.name.sasl_ssl."
-	s.cluster, err = kafka.Start(t.Context(), kafka.Options{Dir: jars,
+	var err error
+	s.cluster, err = kafka.Start(t.Context(), kafka.Options{Dir: peers(t, kafka.Broker),
 		Listeners: []kafka.Listener{{Name: "SSL", Protocol: "SSL"}, {Name: "SASL_SSL", Protocol: "SASL_SSL"}, {Name: "EXPIRED", Protocol: "SSL"}, {Name: "ELSEWHERE", Protocol: "SSL"}},
 		Server: []string{
 			"ssl.keystore.type=PEM", "ssl.keystore.location=" + filepath.Join(dir, "broker.pem"), "ssl.truststore.type=PEM", "ssl.truststore.location=" + s.ours.file(),
