@@ -38,11 +38,17 @@ func (f *flow) makeTopic(name string, partitions int32, config ...string) {
 	}
 	req.Topics = append(req.Topics, top)
 	answer, err := req.RequestWith(f.ctx, f.client)
+	f.granted("topic "+name, err, func() int16 { return answer.Topics[0].ErrorCode })
+}
+
+// granted fails the test where the broker has not done what it was asked for.
+func (f *flow) granted(what string, err error, code func() int16) {
+	f.t.Helper()
 	if err == nil {
-		err = kerr.ErrorForCode(answer.Topics[0].ErrorCode)
+		err = kerr.ErrorForCode(code())
 	}
 	if err != nil {
-		f.t.Fatalf("topic %s: %v", name, err)
+		f.t.Fatalf("%s: %v", what, err)
 	}
 }
 

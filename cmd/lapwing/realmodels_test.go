@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -179,12 +178,7 @@ func (f *flow) quota(client, key string, value float64) {
 	entry.Ops = []kmsg.AlterClientQuotasRequestEntryOp{{Key: key, Value: value}}
 	req.Entries = append(req.Entries, entry)
 	answer, err := req.RequestWith(f.ctx, f.client)
-	if err == nil {
-		err = kerr.ErrorForCode(answer.Entries[0].ErrorCode)
-	}
-	if err != nil {
-		f.t.Fatalf("quota of client %s: %v", client, err)
-	}
+	f.granted("quota of client "+client, err, func() int16 { return answer.Entries[0].ErrorCode })
 }
 
 func lastLine(s string) string {
@@ -204,12 +198,7 @@ func (f *flow) setTopic(topic string, config ...string) {
 	}
 	req.Resources = append(req.Resources, res)
 	answer, err := req.RequestWith(f.ctx, f.client)
-	if err == nil {
-		err = kerr.ErrorForCode(answer.Resources[0].ErrorCode)
-	}
-	if err != nil {
-		f.t.Fatalf("settings of topic %s: %v", topic, err)
-	}
+	f.granted("settings of topic "+topic, err, func() int16 { return answer.Resources[0].ErrorCode })
 }
 
 func (f *flow) deleteTopic(topic string) {
@@ -219,10 +208,5 @@ func (f *flow) deleteTopic(topic string) {
 	top.Topic = &topic
 	req.Topics, req.TopicNames = append(req.Topics, top), []string{topic}
 	answer, err := req.RequestWith(f.ctx, f.client)
-	if err == nil {
-		err = kerr.ErrorForCode(answer.Topics[0].ErrorCode)
-	}
-	if err != nil {
-		f.t.Fatalf("topic %s: %v", topic, err)
-	}
+	f.granted("topic "+topic, err, func() int16 { return answer.Topics[0].ErrorCode })
 }
