@@ -94,7 +94,7 @@ func lastJSON(t *testing.T, out string, v any) {
 	}
 }
 
-// scorer is a `lapwing serve` in the background.
+// scorer is a command in the background, most often `lapwing serve`.
 type scorer struct {
 	f        *flow
 	cmd      *exec.Cmd
@@ -117,15 +117,7 @@ type served struct {
 
 func (f *flow) serve(args ...string) *scorer {
 	f.t.Helper()
-	s := &scorer{f: f, cmd: f.command(append([]string{"serve", "--json"}, args...)...), ended: make(chan error, 1)}
-	s.cmd.Stdout, s.cmd.Stderr = &s.out, &s.err
-	if err := s.cmd.Start(); err != nil {
-		f.t.Fatal(err)
-	}
-	go func() {
-		s.ended <- s.cmd.Wait()
-		close(s.ended)
-	}()
+	s := f.start(append([]string{"serve", "--json"}, args...)...)
 	f.t.Cleanup(func() {
 		s.cmd.Process.Kill()
 		for range s.ended {
@@ -134,6 +126,21 @@ func (f *flow) serve(args ...string) *scorer {
 			f.t.Logf("serve wrote:\n%s", s.err.String())
 		}
 	})
+	return s
+}
+
+// start starts a command in the background.
+func (f *flow) start(args ...string) *scorer {
+	f.t.Helper()
+	s := &scorer{f: f, cmd: f.command(args...), ended: make(chan error, 1)}
+	s.cmd.Stdout, s.cmd.Stderr = &s.out, &s.err
+	if err := s.cmd.Start(); err != nil {
+		f.t.Fatal(err)
+	}
+	go func() {
+		s.ended <- s.cmd.Wait()
+		close(s.ended)
+	}()
 	return s
 }
 

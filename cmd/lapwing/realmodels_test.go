@@ -124,21 +124,6 @@ func (f *flow) awaitRecords(topic string, end int64) {
 	}
 }
 
-// start starts a command that ends by itself.
-func (f *flow) start(args ...string) *scorer {
-	f.t.Helper()
-	s := &scorer{f: f, cmd: f.command(args...), ended: make(chan error, 1)}
-	s.cmd.Stdout, s.cmd.Stderr = &s.out, &s.err
-	if err := s.cmd.Start(); err != nil {
-		f.t.Fatal(err)
-	}
-	go func() {
-		s.ended <- s.cmd.Wait()
-		close(s.ended)
-	}()
-	return s
-}
-
 // killedBetweenParts runs a training that makes a version of several parts, and kills it when the first of them is in the topic. No other
 // comes before that: with one request the trainer's client is over its quota, and for minutes the broker reads nothing more from it.
 func (f *flow) killedBetweenParts(topic, version string, args ...string) {
