@@ -122,7 +122,7 @@ test-faults: build ## scorers and trainers under faults, on three brokers of a r
 # SEED=N begins with another order of faults; a round's seed stands in its first line.
 SOAK ?= 1h
 SEED ?= 9
-soak: build ## every kind of fault for an hour, also those whose findings are open; SOAK=10m for less, SEED=9 as the first seed
+soak: build ## every kind of fault for an hour, also those marked open; SOAK=10m for less, SEED=9 as the first seed
 	@$(GO) test -tags e2e -count=1 -timeout 24h -v -run TestFaults ./bench/faults -open -for $(SOAK) -seed $(SEED)
 
 soak-training: build ## train on 50 million records of real Kafka within 1 GiB: about 20 GB of disk and an hour (needs java, mvn)

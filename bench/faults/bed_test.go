@@ -241,9 +241,8 @@ func (b *bed) restart(ctx context.Context, nodes ...int) error {
 
 // serve starts scorer i, as a static member of its own.
 func (b *bed) serve(i int) error {
-	args := []string{"serve", "--json", "--topic", b.of.in, "--model", model, "--delivery", "exactly_once", "--instance-id", fmt.Sprintf("scorer-%d", i),
-		"--transaction-timeout", "3s", "--http", "none", "-X", fmt.Sprintf("session.timeout.ms=%d", session.Milliseconds())}
-	p, err := b.start(args...)
+	p, err := b.start("serve", "--json", "--topic", b.of.in, "--model", model, "--delivery", "exactly_once", "--instance-id", fmt.Sprintf("scorer-%d", i),
+		"--transaction-timeout", "3s", "--http", "none", "-X", fmt.Sprintf("session.timeout.ms=%d", session.Milliseconds()))
 	if err == nil {
 		b.scorers[i] = p
 	}

@@ -21,7 +21,7 @@ var (
 	seedFlag   = flag.Uint64("seed", 9, "of the first round; each next round's is one more")
 	roundsFlag = flag.Int("rounds", 1, "how often the schedule of faults is run, each time in another order")
 	forFlag    = flag.Duration("for", 0, "run rounds until so much time has passed, in place of -rounds")
-	openFlag   = flag.Bool("open", false, "also the kinds of fault that have not run often enough, or with an open finding")
+	openFlag   = flag.Bool("open", false, "also the kinds of fault that are marked open")
 	onlyFlag   = flag.String("only", "", "regular expression of the faults that are injected; empty: all")
 )
 

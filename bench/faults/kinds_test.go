@@ -24,7 +24,7 @@ type kind struct {
 	name   string
 	times  int  // in a round
 	mayEnd bool // scorers may give up, with a line that says why, and are started again
-	open   bool // has not struck twenty times yet, or what it found is not mended (docs/faults.md): injected only with -open
+	open   bool // injected only with -open: one of those that have struck fewer than twenty times (docs/faults.md)
 	do     func(context.Context, *bed) error
 }
 
