@@ -47,6 +47,9 @@ Settings come from four places. A flag wins over the environment, the environmen
 those flags would do. Whatever means nothing is refused with its line and the nearest setting, all faults at once: an unknown or doubled key, a tab,
 a value out of bounds, a variable with the prefix ` + "`LAPWING_`" + ` that is no setting.
 
+A secret property of ` + "`kafka`" + `, such as ` + "`sasl.password`" + `, may stand in a file of its own, named with ` + "`.file`" + ` behind it: ` + "`sasl.password.file: /run/secrets/kafka`" + `, or
+` + "`LAPWING_KAFKA_SASL_PASSWORD_FILE`" + `. ` + "`--property`" + ` takes the names of such files, and refuses secrets ([security.md](security.md#secrets)).
+
 Sizes are written ` + "`512MiB`, `1GiB`, `2GB`" + ` or in bytes; shares ` + "`5%` or `0.05`" + `; durations ` + "`250ms`, `10s`, `5m`, `24h` or `7d`" + `. Lists are YAML lists, and parted by
 commas in variables and flags.
 
