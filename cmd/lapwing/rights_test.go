@@ -157,7 +157,7 @@ func (g *guarded) doctorSays(r stream.Right) {
 		g.t.Fatalf("doctor without %v: %v\n%s", r, err, out)
 	}
 	for _, f := range object.Findings {
-		if f.Area == "rights" && strings.Contains(f.Next, "--operation "+strings.ToLower(r.Operations[0])) && strings.Contains(f.Next, "--"+r.Kind+" "+r.Name) ||
+		if f.Area == "rights" && strings.Contains(f.Next, "--operation "+strings.ToLower(r.Operations[0])) && strings.Contains(f.Next+" ", "--"+r.Kind+" "+r.Name+" ") ||
 			f.Area == "rights" && r.Operations[0] == "CREATE" && strings.HasPrefix(f.Next, "kafka-topics.sh") && strings.HasSuffix(f.Where, " "+r.Name) {
 			return
 		}
